@@ -1,0 +1,297 @@
+"""What the launcher and the training code say to each other: the plan, as stdlib dataclasses.
+
+The launcher writes a `Plan` as canonical JSON; every stage process reads it back with `Plan.from_json` and
+finds its own `StagePlan` in it. Neither side imports the other. Durations stay as the user wrote them
+(epochs or steps): `prepare` knows the sequences per epoch, `train` turns them into steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+PLAN_VERSION = 1
+
+# Exit codes of a stage process; `launcher.status` decides on them.
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USER_ERROR = 2
+EXIT_DRAINED = 75  # EX_TEMPFAIL of sysexits.h: stopped on request after saving, can be resumed
+
+#: Labels of tokens that are not learnt (torch's cross entropy `ignore_index`).
+IGNORED_LABEL = -100
+
+T = TypeVar("T")
+
+
+class StageKind(enum.StrEnum):
+    """Nodes of the plan's graph. Each kind's artifact lies at `<folder>/<key>/` in the store."""
+
+    DATA = "data"
+    MODEL = "model"
+    PREPARE = "prepare"
+    TRAIN = "train"
+    MERGE = "merge"
+    PREDICT = "predict"
+
+    @property
+    def folder(self) -> str:
+        return {"model": "models", "prepare": "prepared", "merge": "merged", "predict": "predictions"}.get(
+            self.value, self.value
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFile:
+    """One local input file of a split, as the plan saw it."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+    format: Literal["messages", "alpaca"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataParams:
+    """Stage `data`: files in, validated conversations out.
+
+    Output: `<split>-NNNNN.jsonl` shards, one record a line: `{"messages": [{"role", "content"}, …]}`, and
+    `report.json` (`artifacts.records.DataReport`).
+    """
+
+    splits: dict[str, list[DataFile]]  # "train", "eval", "test"
+    on_error: Literal["stop", "skip"] = "stop"
+    limit_records: int | None = None  # per split; a rehearsal takes a few
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwinParams:
+    """A tiny twin: a real architecture, scaled-down dimensions, random weights.
+
+    Its tokenizer is trained on the data stage's training records, or, when `of_source` is set (a rehearsal),
+    copied from that model together with its config class and template.
+    """
+
+    architecture: str = "qwen3"  # "qwen3" | "llama"; ignored for a rehearsal
+    hidden_size: int = 128
+    intermediate_size: int = 256
+    layers: int = 2
+    attention_heads: int = 4
+    key_value_heads: int = 2
+    vocabulary_size: int = 1024  # upper bound for the trained tokenizer
+    max_positions: int = 2048
+    tie_embeddings: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelParams:
+    """Stage `model`: a model folder (config, tokenizer, safetensors).
+
+    `source` says what `location` is: `folder` an absolute path, used in place; `store` an artifact's URI;
+    `hub` a repository id at the full `revision`; `twin` nothing. A twin with a `location` is a rehearsal's:
+    `twin_of` tells where the original lies (`folder` | `hub` | `store`).
+    """
+
+    source: Literal["folder", "hub", "store", "twin"]
+    location: str | None = None
+    revision: str | None = None
+    hub: Literal["huggingface", "modelscope"] = "huggingface"
+    sha256: str | None = None  # digest of the folder's manifest
+    twin: TwinParams | None = None
+    twin_of: Literal["folder", "hub", "store"] | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareParams:
+    """Stage `prepare`: conversations in, packed token sequences out.
+
+    Output: `<split>-NNNNN.arrow` (Arrow IPC file) with the columns `input_ids`, `labels` (list<int32>,
+    `IGNORED_LABEL` where nothing is learnt) and `document_lengths` (list<int32>, sums to the row's length:
+    position ids restart there), one row a sequence; and `statistics.json` (`train.data.statistics`).
+    Unpacked: one document a row.
+    """
+
+    max_length: int  # tokens
+    packing: bool
+    train_on: Literal["assistant"] = "assistant"
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraParams:
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainParams:
+    """Stage `train`. `epochs` or `steps` is set, never both; so with the two batch sizes of the job, which
+    the plan has already turned into `micro_batch_size × gradient_accumulation_steps × world_size`."""
+
+    method: Literal["full", "lora"]
+    lora: LoraParams | None
+    epochs: float | None
+    steps: int | None
+    learning_rate: float
+    schedule: Literal["cosine", "linear", "constant"]
+    warmup_steps: int | None
+    warmup_share: float | None  # of all steps
+    weight_decay: float
+    max_grad_norm: float
+    micro_batch_size: int  # sequences per worker and forward pass
+    gradient_accumulation_steps: int
+    world_size: int  # ranks = workers
+    max_length: int  # tokens per sequence
+    precision: Literal["bf16", "fp16", "fp32"]
+    gradient_checkpointing: bool
+    seed: int
+    evaluate_every: float | None  # < 1: share of an epoch; >= 1: steps; None: at each epoch's end
+    save_every: float | None
+    log_every_steps: int
+    keep: int  # checkpoints
+    strategy: Literal["ddp", "fsdp", "zero2", "zero3"]
+    offload: Literal["none", "optimizer", "params"]
+    accelerator: str | None = None  # name in the catalog, for MFU; None on CPU
+    peak_flops_per_second: float | None = None  # dense, at `precision`, of one accelerator
+    fresh: str | None = None  # salt of `submit --fresh`: another key on purpose
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeParams:
+    max_shard_size_bytes: int = 5_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictParams:
+    """Stage `predict`: answers of the base and the tuned model on the test split.
+
+    Output: `predictions.jsonl` (`{"index", "prompt": [messages], "reference", "base", "tuned"}` a line) and
+    `scores.json` (`{"base": {"exact_match", "bleu4", "rouge1", "rouge2", "rougeL"}, "tuned": {…},
+    "records": n}`, shares as 0 to 100).
+    """
+
+    max_new_tokens: int = 128
+    batch_size: int = 16
+    limit_records: int | None = None
+    base: bool = True  # also answer with the base model
+    world_size: int = 1
+    precision: Literal["bf16", "fp16", "fp32"] = "fp32"
+
+
+PARAMS: dict[StageKind, type] = {
+    StageKind.DATA: DataParams,
+    StageKind.MODEL: ModelParams,
+    StageKind.PREPARE: PrepareParams,
+    StageKind.TRAIN: TrainParams,
+    StageKind.MERGE: MergeParams,
+    StageKind.PREDICT: PredictParams,
+}
+
+Params = DataParams | ModelParams | PrepareParams | TrainParams | MergeParams | PredictParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan:
+    """One node: `inputs` names the artifacts it reads (`{"model": "models/<key>", …}`), `output` the one it
+    makes. The artifact exists once `<output>/COMPLETE.json` does."""
+
+    kind: StageKind
+    key: str
+    inputs: dict[str, str]
+    output: str
+    params: Any  # the kind's dataclass in PARAMS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derived:
+    """A value that the job left out, and what it was derived from."""
+
+    field: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """job + cluster, everything resolved. Its digest (SHA-256 of the canonical JSON) names the run."""
+
+    name: str
+    cluster: str
+    backend: Literal["local", "kubernetes"]
+    store: str  # URI: file:///… or s3://…
+    engine: Literal["torchrun", "ray"]
+    stages: list[StagePlan]
+    job: dict[str, Any]  # the job as resolved, for people and the report
+    derived: list[Derived] = field(default_factory=list)
+    version: int = PLAN_VERSION
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.to_json()).hexdigest()
+
+    @property
+    def run_id(self) -> str:
+        return f"{self.name}-{self.digest[:8]}"
+
+    def stage(self, kind: StageKind | str) -> StagePlan:
+        return next(stage for stage in self.stages if stage.kind == kind)
+
+    def to_json(self) -> bytes:
+        return canonical_json(self)
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> Plan:
+        data = json.loads(text)
+        if data.get("version") != PLAN_VERSION:
+            raise ValueError(f"plan version {data.get('version')} is not {PLAN_VERSION}: make the plan again")
+        plan = decode(cls, data)
+        stages = [
+            dataclasses.replace(stage, params=decode(PARAMS[stage.kind], stage.params)) for stage in plan.stages
+        ]
+        return dataclasses.replace(plan, stages=stages)
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one rendering that digests are made from: sorted keys, no spaces, UTF-8, no NaN."""
+    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+    return json.dumps(
+        plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def decode(cls: type[T], data: Any) -> T:
+    """Build the dataclass `cls` from plain JSON values. Raises TypeError or ValueError naming the field."""
+    hints = typing.get_type_hints(cls)
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ValueError(f"{cls.__name__}: unknown field {unknown[0]!r}")
+    return cls(**{name: _decode_value(hints[name], value) for name, value in data.items()})
+
+
+def _decode_value(hint: Any, value: Any) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if value is None or hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        concrete = [arg for arg in args if arg is not type(None)]
+        return _decode_value(concrete[0], value) if len(concrete) == 1 else value
+    if origin is list:
+        return [_decode_value(args[0], item) for item in value]
+    if origin is dict:
+        return {key: _decode_value(args[1], item) for key, item in value.items()}
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return decode(hint, value)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return hint(value)
+    return value

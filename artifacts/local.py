@@ -1,0 +1,130 @@
+"""The store in a local folder. Writes go to a temporary file in the same folder, are fsynced, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from artifacts.store import ObjectInfo, ObjectMissingError
+
+_TEMPORARY = ".tmp-"  # names starting so are never listed: unfinished writes of a killed process
+
+
+class LocalStore:
+    """`artifacts.store.Store` over a folder, which is made on the first write."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    @property
+    def uri(self) -> str:
+        return self.root.as_uri()
+
+    def read_bytes(self, key: str) -> bytes:
+        with self.open_read(key) as stream:
+            return stream.read()
+
+    def open_read(self, key: str) -> BinaryIO:
+        try:
+            return self._path(key).open("rb")
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise ObjectMissingError(key) from error
+
+    @contextlib.contextmanager
+    def open_write(self, key: str) -> Iterator[BinaryIO]:
+        with self._replacing(key) as temporary, temporary.open("xb") as stream:
+            yield stream
+            _fsync(stream)
+
+    def write_bytes(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
+        if not if_absent:
+            with self.open_write(key) as stream:
+                stream.write(data)
+            return True
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+        try:
+            with temporary.open("xb") as stream:
+                stream.write(data)
+                _fsync(stream)
+            os.link(temporary, path)  # fails where the name is taken, which rename would not
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        _fsync_folder(path.parent)
+        return True
+
+    def put_file(self, key: str, source: Path, *, move: bool = False) -> None:
+        with self._replacing(key) as temporary:
+            if move and source.stat().st_dev == temporary.parent.stat().st_dev:
+                source.rename(temporary)
+            else:
+                shutil.copyfile(source, temporary)
+            with temporary.open("rb+") as stream:
+                _fsync(stream)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        for folder, folders, names in os.walk(self._path(prefix)):
+            folders.sort()
+            for name in sorted(names):
+                if name.startswith(_TEMPORARY):
+                    continue
+                path = Path(folder, name)
+                with contextlib.suppress(FileNotFoundError):  # deleted while listing
+                    yield ObjectInfo(path.relative_to(self.root).as_posix(), path.stat().st_size)
+
+    def exists(self, key: str) -> bool:
+        return self._path(key).is_file()
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        path.unlink(missing_ok=True)
+        for parent in path.parents:  # folders are only a way to write keys: empty ones go
+            if parent == self.root:
+                break
+            try:
+                parent.rmdir()
+            except OSError:
+                break
+
+    def local_path(self, key: str) -> Path:
+        return self._path(key) if key else self.root
+
+    def _path(self, key: str) -> Path:
+        parts = key.split("/")
+        if key.startswith("/") or any(part in ("", ".", "..") for part in parts):
+            raise ValueError(f"not a store key: {key!r}")
+        return self.root.joinpath(*parts)
+
+    @contextlib.contextmanager
+    def _replacing(self, key: str) -> Iterator[Path]:
+        """A temporary path that takes the key's place when the block ends well."""
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _fsync_folder(path.parent)
+
+
+def _fsync(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,168 @@
+"""Commit markers. An artifact is a folder in the store whose `COMPLETE.json` lists its files (path, size,
+SHA-256). The marker is written last, atomically: no marker, no artifact."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from artifacts.contract import canonical_json, decode
+from artifacts.store import ObjectMissingError, Store, open_store
+
+MARKER = "COMPLETE.json"
+_BLOCK_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, order=True)
+class FileEntry:
+    path: str  # relative to the artifact
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """`location` is set for an artifact used in place (a base model in a local folder or the hub's cache):
+    the URI of the folder that holds the files; only the marker lies in the store."""
+
+    files: list[FileEntry]
+    location: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)  # small JSON values that readers want without a file
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry.size_bytes for entry in self.files)
+
+
+class ArtifactWriter:
+    """Writes an artifact's files, hashing as they pass, then the marker.
+
+    Leftovers of an earlier, uncommitted attempt are harmless: the marker lists only what this writer wrote.
+    """
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        self.store, self.prefix = store, prefix
+        self.entries: dict[str, FileEntry] = {}
+
+    @contextlib.contextmanager
+    def open(self, path: str) -> Iterator[BinaryIO]:
+        with self.store.open_write(f"{self.prefix}/{path}") as stream:
+            hashing = HashingWriter(stream)
+            yield hashing  # type: ignore[misc]
+        self.entries[path] = FileEntry(path, hashing.size_bytes, hashing.sha256)
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        self.store.write_bytes(f"{self.prefix}/{path}", data)
+        self.entries[path] = FileEntry(path, len(data), hashlib.sha256(data).hexdigest())
+
+    def add_file(self, path: str, source: Path, *, move: bool = False) -> None:
+        size_bytes, sha256 = hash_file(source)
+        self.store.put_file(f"{self.prefix}/{path}", source, move=move)
+        self.entries[path] = FileEntry(path, size_bytes, sha256)
+
+    def add_folder(self, source: Path, *, move: bool = False) -> None:
+        for file in sorted(path for path in source.rglob("*") if path.is_file()):
+            self.add_file(file.relative_to(source).as_posix(), file, move=move)
+
+    def commit(self, **facts: Any) -> Manifest:
+        manifest = Manifest(files=sorted(self.entries.values()), facts=facts)
+        write_marker(self.store, self.prefix, manifest)
+        return manifest
+
+
+class HashingWriter(io.RawIOBase):
+    """A write-only stream that counts and hashes what passes through it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._hash, self.size_bytes = stream, hashlib.sha256(), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._stream.write(view)
+        self._hash.update(view)
+        self.size_bytes += view.nbytes
+        return view.nbytes
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+def write_marker(store: Store, prefix: str, manifest: Manifest) -> None:
+    """The commit: until this returns the artifact does not exist."""
+    store.write_bytes(f"{prefix}/{MARKER}", canonical_json(manifest))
+
+
+def read_marker(store: Store, prefix: str) -> Manifest | None:
+    """The artifact's manifest; None where there is no marker or it can't be read as one."""
+    try:
+        return decode(Manifest, json.loads(store.read_bytes(f"{prefix}/{MARKER}")))
+    except (ObjectMissingError, ValueError, TypeError):
+        return None
+
+
+def is_complete(store: Store, prefix: str) -> bool:
+    return read_marker(store, prefix) is not None
+
+
+def verify(store: Store, prefix: str) -> list[str]:
+    """Re-read every byte. One line per problem (`path: what is wrong`); empty when the artifact is whole."""
+    manifest = read_marker(store, prefix)
+    if manifest is None:
+        return [f"{MARKER}: missing or unreadable"]
+    source, folder = _source(store, prefix, manifest)
+    problems = []
+    for entry in manifest.files:
+        try:
+            with source.open_read(f"{folder}{entry.path}") as stream:
+                size_bytes, sha256 = hash_stream(stream)
+        except ObjectMissingError:
+            problems.append(f"{entry.path}: missing")
+            continue
+        if size_bytes != entry.size_bytes:
+            problems.append(f"{entry.path}: {size_bytes} bytes, {entry.size_bytes} expected")
+        elif sha256 != entry.sha256:
+            problems.append(f"{entry.path}: its SHA-256 differs from the manifest's")
+    return problems
+
+
+def local_folder(store: Store, prefix: str) -> Path:
+    """The folder with the artifact's files, in place. Raises ObjectMissingError where there is no marker."""
+    manifest = read_marker(store, prefix)
+    if manifest is None:
+        raise ObjectMissingError(f"{prefix}/{MARKER}")
+    source, folder = _source(store, prefix, manifest)
+    path = source.local_path(folder.rstrip("/"))
+    if path is None:
+        raise ValueError(f"{prefix} does not lie on this machine")
+    return path
+
+
+def hash_file(path: Path) -> tuple[int, str]:
+    """(bytes, SHA-256 in hex)."""
+    with path.open("rb") as stream:
+        return hash_stream(stream)
+
+
+def hash_stream(stream: BinaryIO) -> tuple[int, str]:
+    digest, size_bytes = hashlib.sha256(), 0
+    while block := stream.read(_BLOCK_BYTES):
+        digest.update(block)
+        size_bytes += len(block)
+    return size_bytes, digest.hexdigest()
+
+
+def _source(store: Store, prefix: str, manifest: Manifest) -> tuple[Store, str]:
+    """Where the files lie: a store and the prefix of their keys in it."""
+    if manifest.location is None:
+        return store, f"{prefix}/"
+    return open_store(manifest.location), ""
