@@ -2,9 +2,8 @@
 
     python bench/merge.py [--gigabytes 2] [--dtype bfloat16] [--repeat 3]
 
-Makes a Llama of about that size in at least eight shards, runs each way in a process of its own (import of the
-libraries included), and compares the merged bytes. `cp` of the base model and of its first touch of the disk are
-printed for scale: both ways write the whole model; ours alone also hashes it and waits until it is on the disk.
+Makes a Llama of about that size in at least eight shards, runs each way in its own process (importing included) and compares the merged bytes. `cp` of the base model is there for scale. Both ways write
+the whole model; ours alone also hashes it and waits until it is on the disk.
 """
 
 from __future__ import annotations

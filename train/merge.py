@@ -20,10 +20,10 @@ from artifacts.store import Store
 from train.merging import layout
 from train.merging.adapter import read_adapter
 from train.merging.layout import MergedTensor
-from train.merging.tensors import INDEX_NAME, TORCH_DTYPES, encode_header, model_tensors
+from train.merging.tensors import INDEX_NAME, TORCH_DTYPES, Memory, encode_header, model_tensors
 from train.stage import StageContext, StageUserError
 
-_WRITERS = 3
+_WRITERS = 2
 #: What a model folder holds beside its weights: configs, tokenizer, chat template, remote code.
 _COMPANIONS = ("*.json", "*.txt", "*.model", "*.tiktoken", "**/*.jinja", "**/*.py", "**/*.cu", "**/*.cpp")
 
@@ -68,8 +68,9 @@ def write_merged(
     files = layout.shards(tensors, params.max_shard_size_bytes)
     writer = ArtifactWriter(store, prefix)
     progress(0, len(files), "shards")
-    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="shard") as pool:
-        writing = [pool.submit(_write_shard, writer, name, group) for name, group in files.items()]
+    memory = Memory()
+    with ThreadPoolExecutor(_WRITERS, "shard", initializer=_use_one_thread) as pool:
+        writing = [pool.submit(_write_shard, writer, name, group, memory) for name, group in files.items()]
         try:
             for done, shard in enumerate(as_completed(writing), start=1):
                 shard.result()
@@ -99,25 +100,34 @@ def companion_files(base: Path) -> list[str]:
     )
 
 
-def _write_shard(writer: ArtifactWriter, name: str, tensors: Sequence[MergedTensor]) -> None:
+def _write_shard(writer: ArtifactWriter, name: str, tensors: Sequence[MergedTensor], memory: Memory) -> None:
     with writer.open(name) as stream:
         stream.write(encode_header((t.name, t.dtype, t.shape, t.size_bytes) for t in tensors))
         for tensor in tensors:
             if tensor.computed:
-                stream.write(_computed_bytes(tensor))
+                stream.write(_computed_bytes(tensor, memory))
             else:
                 for block in tensor.source.blocks():
                     stream.write(block)
 
 
-def _computed_bytes(tensor: MergedTensor) -> Any:
+def _computed_bytes(tensor: MergedTensor, memory: Memory) -> Any:
     import torch
 
+    source = tensor.source
     with torch.inference_mode():
-        weight = tensor.source.read().to(getattr(torch, TORCH_DTYPES[tensor.dtype]))
+        weight = source.read(memory.take("weight", source.size_bytes))
+        weight = weight.to(getattr(torch, TORCH_DTYPES[tensor.dtype]))
         if tensor.update is not None:
-            tensor.update.apply(weight)
+            tensor.update.apply(weight, memory)
         return weight.reshape(-1).view(torch.uint8).numpy()
+
+
+def _use_one_thread() -> None:
+    """Each writer computes on one core; torch's own threads would only compete with the other writers."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _json(value: Any) -> bytes:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from train.merging.tensors import StoredTensor, read_header
+from train.merging.tensors import Memory, StoredTensor, read_header
 from train.stage import StageUserError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
+_BLOCK_ELEMENTS = 1 << 17
 _PREFIX = "base_model.model."
 _LORA_KEY = re.compile(
     r"(?P<module>.+)\.lora_(?:(?P<part>[AB])\.(?P<kind>weight|bias)|embedding_(?P<table>[AB]))"
@@ -65,15 +66,25 @@ class LoraUpdate:
         out, into = self.b.shape[0], self.a.shape[1]
         return (into, out) if self.embedding or self.transposed else (out, into)
 
-    def apply(self, weight: torch.Tensor) -> None:
-        """Add the delta to `weight` in place."""
-        dtypes = _compute_dtypes(weight)
-        a, b = self.a.read().to(dtypes), self.b.read().to(dtypes)
-        delta = b @ a
+    def apply(self, weight: torch.Tensor, memory: Memory) -> None:
+        """Add the delta to `weight` in place.
+
+        The product is one call over the whole matrix, as PEFT's, so that sums are taken in the same order;
+        what follows is done element by element and can go block by block, which stays in the cache.
+        """
+        import torch
+
+        dtype = _compute_dtype(weight)
+        a, b = self.a.read().to(dtype), self.b.read().to(dtype)
+        rows, columns = b.shape[0], a.shape[1]
+        delta = memory.take("delta", rows * columns * dtype.itemsize).view(dtype).view(rows, columns)
+        torch.mm(b, a, out=delta)
         if self.embedding or self.transposed:
             delta = delta.T
-        delta *= self.scaling
-        weight += delta.to(weight.dtype) if self.embedding else delta
+        step = max(1, _BLOCK_ELEMENTS // weight.shape[1])
+        for part, block in zip(weight.split(step), delta.split(step), strict=True):
+            block *= self.scaling
+            part += block.to(weight.dtype) if self.embedding else block
 
 
 @dataclass(frozen=True)
@@ -87,8 +98,8 @@ class BiasUpdate:
     def shape(self) -> tuple[int, ...]:
         return self.b.shape
 
-    def apply(self, bias: torch.Tensor) -> None:
-        bias += self.b.read().to(_compute_dtypes(bias)) * self.scaling
+    def apply(self, bias: torch.Tensor, memory: Memory) -> None:
+        bias += self.b.read().to(_compute_dtype(bias)) * self.scaling
 
 
 @dataclass(frozen=True)
@@ -177,7 +188,7 @@ def _pattern_value(patterns: dict[str, float], module: str, default: float) -> f
     return default
 
 
-def _compute_dtypes(weight: torch.Tensor) -> torch.dtype:
+def _compute_dtype(weight: torch.Tensor) -> torch.dtype:
     """PEFT keeps adapter weights in float32 beside a half-precision base (`cast_adapter_dtype`), else in the
     base's dtype."""
     import torch

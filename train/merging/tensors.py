@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import struct
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,23 @@ TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "b
 ITEM_SIZE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
+class Memory(threading.local):
+    """Buffers that a thread uses again for tensor after tensor: getting fresh pages from the system for each
+    takes longer than the arithmetic."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, torch.Tensor] = {}
+
+    def take(self, slot: str, size_bytes: int) -> torch.Tensor:
+        """`size_bytes` bytes (uint8) of the calling thread's buffer `slot`; valid until it is taken again."""
+        import torch
+
+        buffer = self._buffers.get(slot)
+        if buffer is None or buffer.numel() < size_bytes:
+            self._buffers[slot] = buffer = torch.empty(size_bytes, dtype=torch.uint8)
+        return buffer[:size_bytes]
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """One tensor in a file: `size_bytes` bytes from `offset` on, row-major."""
@@ -41,8 +59,9 @@ class StoredTensor:
     offset: int
     size_bytes: int
 
-    def read(self) -> torch.Tensor:
-        """The tensor in memory of its own. Raises StageUserError for a dtype outside `TORCH_DTYPES`."""
+    def read(self, memory: torch.Tensor | None = None) -> torch.Tensor:
+        """The tensor, in the first bytes of `memory` (uint8) if given. Raises StageUserError for a dtype
+        outside `TORCH_DTYPES`."""
         import torch
 
         if self.dtype not in TORCH_DTYPES:
@@ -50,7 +69,9 @@ class StoredTensor:
                 f"{self.file.name}: {self.name} has the dtype {self.dtype}, an adapter can't be added to it",
                 "use the unquantized base model",
             )
-        data = torch.empty(self.size_bytes, dtype=torch.uint8)
+        data = (
+            torch.empty(self.size_bytes, dtype=torch.uint8) if memory is None else memory[: self.size_bytes]
+        )
         view = memoryview(data.numpy())
         with self.file.open("rb", buffering=0) as stream:
             stream.seek(self.offset)
