@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from artifacts.events import EventKind, Events
 from artifacts.manifest import MARKER, ArtifactWriter, FileEntry, Manifest, local_folder, verify, write_marker
 from artifacts.store import Store
 from train.stage import StageError
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+T = TypeVar("T")
 
 _NAME = re.compile(r"checkpoint-(\d+)-(\d+)")
 
@@ -45,6 +48,11 @@ def listed(store: Store, train_prefix: str) -> dict[Name, bool]:
             name = Name(int(match[1]), int(match[2]))
             found[name] = found.get(name, False) or path == MARKER
     return found
+
+
+def newest(store: Store, train_prefix: str) -> Name | None:
+    """The newest committed checkpoint, unread."""
+    return max((name for name, marked in listed(store, train_prefix).items() if marked), default=None)
 
 
 @dataclass(frozen=True)
@@ -96,8 +104,8 @@ def merge_manifests(parts: Iterable[Iterable[FileEntry]]) -> list[FileEntry]:
 class Checkpoints:
     """One rank's hand in the training's checkpoints. Every rank calls each method, in the same order.
 
-    `group` is a gloo group of all ranks, None for a single rank. `staging` is this rank's own folder (the
-    Trainer's `output_dir`), so that whatever lies in it was written by this rank.
+    `group` is a gloo group of all ranks, None for a single rank. `staging` is a folder of this rank alone, so
+    that whatever is written there is this rank's to put to the store. `events`: rank 0's.
     """
 
     def __init__(
@@ -111,33 +119,30 @@ class Checkpoints:
         rank: int = 0,
         world_size: int = 1,
         group: ProcessGroup | None = None,
-        on_note: Callable[[str], None] = lambda text: None,
-        on_commit: Callable[[int, str], None] = lambda step, prefix: None,
+        events: Events | None = None,
     ) -> None:
         self.store, self.train_prefix, self.attempt, self.keep = store, train_prefix, attempt, keep
         self.staging, self.rank, self.world_size, self.group = staging, rank, world_size, group
-        self._on_note, self._on_commit = on_note, on_commit
+        self.events = events
         self._damaged: dict[Name, list[str]] = {}
-        self._committed: Name | None = None
 
     def resume_folder(self) -> Path | None:
         """The folder of the checkpoint to continue from, None at the beginning.
 
         Clears what dead attempts left. Raises ObjectMissingError.
         """
-        choice = self._choose() if self.rank == 0 else None
-        choice = self._broadcast(choice)
-        if choice.name is None:
-            return None
-        return local_folder(self.store, f"{self.train_prefix}/{choice.name}")
+        name = broadcast(self._choose() if self.rank == 0 else None, self.group)
+        return None if name is None else local_folder(self.store, f"{self.train_prefix}/{name}")
 
-    def _choose(self) -> Choice:
+    def _choose(self) -> Name | None:
         choice = choose(self.store, self.train_prefix)
         self._damaged = choice.damaged
         for name, problems in choice.damaged.items():
-            self._on_note(f"{name} is damaged and not used: {problems[0]}")
+            self._say("note", text=f"{name} is damaged and not used: {problems[0]}")
+        if choice.name is not None:
+            self._say("note", text=f"continues from {choice.name}")
         self.clear_unfinished()
-        return choice
+        return choice.name
 
     def clear_unfinished(self) -> None:
         """Delete what earlier attempts left without a marker."""
@@ -145,28 +150,24 @@ class Checkpoints:
             if not marked and name.attempt < self.attempt:
                 remove(self.store, f"{self.train_prefix}/{name}")
 
-    def commit(self, step: int, **facts: Any) -> None:
-        """Put every rank's `<staging>/checkpoint-<step>` to the store as one checkpoint; old ones then go.
+    def save(self, trainer: Any, step: int) -> None:
+        """Save what `trainer.write_checkpoint(folder)` writes on each rank; then old checkpoints go.
 
-        When it returns on rank 0 the marker is written. The staged files are taken away.
+        When it returns on rank 0 the marker is written.
         """
-        name = Name(step, self.attempt)
+        prefix = f"{self.train_prefix}/{Name(step, self.attempt)}"
         staged = self.staging / f"checkpoint-{step}"
-        if name == self._committed:  # a save was asked for twice at one step
-            shutil.rmtree(staged, ignore_errors=True)
-            return
-        prefix = f"{self.train_prefix}/{name}"
+        shutil.rmtree(staged, ignore_errors=True)
+        trainer.write_checkpoint(staged)
         writer = ArtifactWriter(self.store, prefix)
-        if staged.is_dir():
-            writer.add_folder(staged, move=True)
-            shutil.rmtree(staged)
-        parts = self._gather(list(writer.entries.values()))
+        writer.add_folder(staged, move=True)
+        shutil.rmtree(staged)
+        parts = gather(list(writer.entries.values()), self.group)
         if parts is not None:
-            facts = {"step": step, "attempt": self.attempt, "world_size": self.world_size, **facts}
+            facts = {"step": step, "attempt": self.attempt, "world_size": self.world_size}
             write_marker(self.store, prefix, Manifest(files=merge_manifests(parts), facts=facts))
-            self._on_commit(step, prefix)
+            self._say("checkpoint", step=step, prefix=prefix)
             self._retire()
-        self._committed = name
 
     def _retire(self) -> None:
         names = [name for name, marked in listed(self.store, self.train_prefix).items() if marked]
@@ -174,21 +175,28 @@ class Checkpoints:
             remove(self.store, f"{self.train_prefix}/{name}")
         self._damaged = {}
 
-    def _broadcast(self, value: Any) -> Any:
-        if self.group is None:
-            return value
-        import torch.distributed as dist
+    def _say(self, kind: EventKind, **facts: Any) -> None:
+        if self.events is not None:
+            self.events.say(kind, **facts)
 
-        box = [value]
-        dist.broadcast_object_list(box, src=0, group=self.group)
-        return box[0]
 
-    def _gather(self, value: Any) -> list[Any] | None:
-        """Every rank's value on rank 0, None elsewhere."""
-        if self.group is None:
-            return [value]
-        import torch.distributed as dist
+def broadcast(value: T, group: ProcessGroup | None) -> T:
+    """Rank 0's `value`, on every rank."""
+    if group is None:
+        return value
+    import torch.distributed as dist
 
-        values = [None] * self.world_size if self.rank == 0 else None
-        dist.gather_object(value, values, dst=0, group=self.group)
-        return values
+    box = [value]
+    dist.broadcast_object_list(box, src=0, group=group)
+    return box[0]
+
+
+def gather(value: T, group: ProcessGroup | None) -> list[T] | None:
+    """Every rank's `value` on rank 0, None elsewhere."""
+    if group is None:
+        return [value]
+    import torch.distributed as dist
+
+    values: list[Any] | None = [None] * dist.get_world_size(group) if dist.get_rank(group) == 0 else None
+    dist.gather_object(value, values, dst=0, group=group)
+    return values

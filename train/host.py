@@ -81,11 +81,12 @@ class _Handle(NamedTuple):
 
 def _start_nursery(name: str, others: dict[str, _Handle]) -> _Handle:
     reader, writer = os.pipe()
+    host = os.getpid()
     pid = os.fork()
     if pid == 0:
         for descriptor in (writer, *(handle.requests for handle in others.values())):
             os.close(descriptor)
-        _leave(lambda: Nursery(name, reader).run())
+        _leave(lambda: Nursery(name, reader, host).run())
     os.close(reader)
     return _Handle(pid, os.pidfd_open(pid), writer)
 
@@ -123,12 +124,12 @@ class _Lines:
 class Nursery:
     """A process that imports one set of libraries and forks the stages that need no more than these."""
 
-    def __init__(self, name: str, requests: int) -> None:
-        self.name, self.requests = name, requests
+    def __init__(self, name: str, requests: int, host: int) -> None:
+        self.name, self.requests, self.host, self.pid = name, requests, host, os.getpid()
         self.children: dict[int, tuple[str, int]] = {}  # pidfd -> request id, pid
 
     def run(self) -> int:
-        die_with_parent(signal.SIGKILL)
+        die_with_parent(self.host)
         os.environ.update(_NO_THREADS)
         NURSERIES[self.name]()
         gc.freeze()  # keeps the pages of what is imported shared with the children
@@ -153,7 +154,7 @@ class Nursery:
         """Fork the stage; returns its pidfd, readable once it has ended."""
         pid = os.fork()
         if pid == 0:
-            _leave(lambda: _run_stage(request))
+            _leave(lambda: _run_stage(request, self.pid))
         _say(id=request["id"], pid=pid)
         pidfd = os.pidfd_open(pid)
         self.children[pidfd] = (request["id"], pid)
@@ -178,9 +179,9 @@ class Nursery:
                         self._reap(key.fd)
 
 
-def _run_stage(request: dict[str, Any]) -> int:
+def _run_stage(request: dict[str, Any], parent: int) -> int:
     os.setsid()  # a group of its own: signals of the terminal are the driver's to handle
-    die_with_parent(signal.SIGKILL)
+    die_with_parent(parent)
     reset_signals()
     Path(request["log"]).parent.mkdir(parents=True, exist_ok=True)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -9,9 +9,8 @@ import signal
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
-def die_with_parent(number: signal.Signals) -> None:
-    """Have the kernel send `number` to this process when its parent ends, however it ends."""
-    parent = os.getppid()
+def die_with_parent(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel send `number` to this process when its parent, of that pid, ends, however it ends."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number))
     if os.getppid() != parent:  # it ended before the call
         os.kill(os.getpid(), number)
