@@ -1,0 +1,94 @@
+# Everything Slipway can do, as targets. `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+CLUSTER ?= local
+JOB ?= examples/quickstart.yaml
+ARGS ?=
+
+venv := .venv
+bin := $(venv)/bin
+slipway := $(bin)/slipway
+ready := $(venv)/.ready
+# A remote cluster trains in its own image: the laptop then needs the launcher alone.
+environment := $(if $(filter local,$(CLUSTER)),$(ready)-train,$(ready)-launcher)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev run test test-gpu check format lock docs clean \
+        submit plan init pin status logs resume cancel runs gc fetch verify report
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo '  Variables: CLUSTER=$(CLUSTER)  JOB=$(JOB)  RUN=<run id>  ARGS="<more options>"'
+
+setup: $(ready)-train ## make .venv with everything that running a job here needs
+setup-dev: $(ready)-dev ## the same, and what the checks and tests need
+
+run: $(ready)-train ## run the quickstart on this machine, to a report you can open
+	@$(slipway) submit examples/quickstart.yaml --cluster local $(ARGS)
+
+test: $(ready)-dev ## run every check and every test that needs no cluster
+	@$(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy
+	@$(bin)/python -m pytest -m "not gpu" $(ARGS)
+
+test-gpu: $(ready)-dev ## run the tests that need a CUDA GPU
+	@$(bin)/python -m pytest -m gpu $(ARGS)
+
+check: $(ready)-dev ## format, lint and type checks alone
+	@$(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy
+
+format: $(ready)-dev ## rewrite the code in the project's format
+	@$(bin)/ruff check --fix . ; $(bin)/ruff format .
+
+docs: $(ready)-launcher ## write the generated pages of docs/ anew
+	@$(bin)/python -m launcher.spec.reference
+
+submit: $(environment) ## run JOB on CLUSTER (attach to it if it is running)
+	@$(slipway) submit $(JOB) --cluster $(CLUSTER) $(ARGS)
+
+plan: $(environment) ## show what `make submit` would do, and why
+	@$(slipway) plan $(JOB) --cluster $(CLUSTER) $(ARGS)
+
+init: $(ready)-launcher ## write a commented starter job
+	@$(slipway) init $(ARGS)
+
+pin: $(ready)-launcher ## write full revisions of remote inputs into JOB
+	@$(slipway) pin $(JOB) $(ARGS)
+
+status logs resume cancel fetch verify report: $(environment) ## of RUN: make status RUN=...
+	@$(slipway) $@ $(RUN) --cluster $(CLUSTER) $(ARGS)
+
+runs gc: $(environment) ## list runs; remove what no run refers to
+	@$(slipway) $@ --cluster $(CLUSTER) $(ARGS)
+
+lock: ## resolve the newest versions into requirements/*.lock
+	@UV=$(bin)/uv requirements/compile
+
+clean: ## remove the environment and everything that was run here
+	rm -rf $(venv) .slipway
+
+# --- the environment, in steps: each lock is installed once, and again when it changes ---------------------
+
+install := $(bin)/uv pip install --quiet --python $(venv) --require-hashes
+
+$(ready)-setup: requirements/setup.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Slipway needs Python 3.11 or newer; name one with PYTHON=..." >&2; exit 2; }
+	@echo "Setting up $(venv) (once; the training stack is about 6 GB) ..."
+	@$(PYTHON) -m venv $(venv)
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/setup.lock
+	@touch $@
+
+$(ready)-launcher: $(ready)-setup requirements/launcher.lock pyproject.toml
+	@$(install) -r requirements/launcher.lock
+	@$(bin)/uv pip install --quiet --python $(venv) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(ready)-train: $(ready)-launcher requirements/train.lock
+	@$(install) -r requirements/train.lock
+	@$(bin)/python -m train.build_ops
+	@touch $@
+
+$(ready)-dev: $(ready)-train requirements/dev.lock
+	@$(install) -r requirements/dev.lock
+	@touch $@
