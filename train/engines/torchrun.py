@@ -7,12 +7,11 @@ said (`base.decide`), and each start is an attempt of its own.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import mmap
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -28,20 +27,21 @@ SHUTDOWN_S = 3
 
 
 class StopFlag:
-    """A flag in memory shared with forked ranks; SIGTERM and SIGINT to any of these processes raise it."""
+    """Raised by SIGTERM or SIGINT to the launcher, seen by the ranks forked from it (shared memory). A rank's
+    own SIGTERM stays its own: the launcher sends it to what is left of a broken group, too."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 1)
+        self._shared = mmap.mmap(-1, 1)
+        self._own = False
 
-    def set(self, *_: int | FrameType | None) -> None:
-        self._memory[0] = 1
+    def raise_for_all(self, *_: int | FrameType | None) -> None:
+        self._shared[0] = 1
 
-    def is_set(self) -> bool:
-        return self._memory[0] == 1
+    def raise_here(self, *_: int | FrameType | None) -> None:
+        self._own = True
 
-    def on_signals(self) -> None:
-        signal.signal(signal.SIGTERM, self.set)
-        signal.signal(signal.SIGINT, self.set)
+    def is_raised(self) -> bool:
+        return self._own or self._shared[0] == 1
 
 
 def run(job: RankJob, context: StageContext) -> str:
@@ -53,18 +53,16 @@ def run(job: RankJob, context: StageContext) -> str:
     stop = StopFlag()
     world_size = context.stage.params.world_size
     first_attempt = attempt = claim_attempt(store, prefix)
-    with _signals_raise(stop):
-        while dead := _launch(
-            dataclasses.replace(job, attempt=attempt), context.stage.params.world_size, stop
-        ):
-            endings = read_endings(store, prefix, attempt)
-            attempt = claim_attempt(store, prefix)
-            saved = newest(store, prefix)
-            fruitless = fruitless_restarts(attempt, first_attempt, saved.attempt if saved else 0)
-            decision = decide(endings, dead=dead, fruitless=fruitless, stopping=stop.is_set())
-            if isinstance(decision, GiveUp):
-                raise decision.error()
-            context.events.say("restarted", reason=decision.reason, attempt=attempt)
+    _on_signals(stop.raise_for_all)
+    while dead := _launch(dataclasses.replace(job, attempt=attempt), world_size, stop):
+        endings = read_endings(store, prefix, attempt)
+        attempt = claim_attempt(store, prefix)
+        saved = newest(store, prefix)
+        fruitless = fruitless_restarts(attempt, first_attempt, saved.attempt if saved else 0)
+        decision = decide(endings, dead=dead, fruitless=fruitless, stopping=stop.is_raised())
+        if isinstance(decision, GiveUp):
+            raise decision.error()
+        context.events.say("restarted", reason=decision.reason, attempt=attempt)
     return read_endings(store, prefix, attempt)[0].kind
 
 
@@ -75,9 +73,7 @@ def _launch(job: RankJob, world_size: int, stop: StopFlag) -> str | None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // world_size))
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = (
-        "1"  # a CUDA context here would be of no use to forked ranks
-    )
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # forked ranks can't use a CUDA context made here
     logs = Path(job.work, "ranks")
     logs.mkdir(parents=True, exist_ok=True)
     config = LaunchConfig(
@@ -109,25 +105,18 @@ def _launch(job: RankJob, world_size: int, stop: StopFlag) -> str | None:
 
 def _rank(job: RankJob, stop: StopFlag, launcher: int) -> str:
     die_with_parent(launcher)
-    stop.on_signals()
+    _on_signals(stop.raise_here)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name need not resolve
     import torch.distributed as dist
 
     from train.engines.ranks import run_rank
 
-    ending = run_rank(job, stop.is_set, lambda step: None)
+    ending = run_rank(job, stop.is_raised, lambda step: None)
     if dist.is_initialized():
         dist.destroy_process_group()
     return ending
 
 
-@contextlib.contextmanager
-def _signals_raise(stop: StopFlag) -> Iterator[None]:
-    """SIGTERM and SIGINT ask for a drain while the block runs."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    stop.on_signals()
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _on_signals(handler: Callable[..., None]) -> None:
+    signal.signal(signal.SIGTERM, handler)
+    signal.signal(signal.SIGINT, handler)
