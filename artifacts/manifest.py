@@ -39,6 +39,12 @@ class Manifest:
     def size_bytes(self) -> int:
         return sum(entry.size_bytes for entry in self.files)
 
+    @property
+    def content_digest(self) -> str:
+        """SHA-256 that stands for the files, wherever they lie (`ModelParams.sha256`)."""
+        rows = [[entry.path, entry.size_bytes, entry.sha256] for entry in sorted(self.files)]
+        return hashlib.sha256(canonical_json(rows)).hexdigest()
+
 
 class ArtifactWriter:
     """Writes an artifact's files, hashing as they pass, then the marker.

@@ -107,7 +107,7 @@ class Model(Section):
         "path starts at the job file.",
     )
     store: FilePath | None = Field(
-        None, description="Address of a model artifact in a store, as `file:///models/qwen3`."
+        None, description="Address (`file://`) or folder of a model artifact in a store."
     )
     sha256: str | None = Field(
         None,
@@ -239,12 +239,14 @@ class Training(Section):
     global_batch_size: int | None = Field(
         None,
         ge=1,
-        description="Sequences per optimizer step, over all workers. Left out: derived by the plan.",
+        description="Sequences per optimizer step, over all workers. Left out: about 32, a number that "
+        "divides among the workers.",
     )
     global_batch_tokens: int | None = Field(
         None,
         ge=1,
-        description="The same in tokens: sequences × `max_length`. Instead of `global_batch_size`.",
+        description="The same in tokens, instead of `global_batch_size`: as many sequences of `max_length` "
+        "as go in.",
     )
     micro_batch_size: int | None = Field(
         None,
@@ -443,9 +445,14 @@ class Job(Section):
             )
 
     def with_absolute_paths(self, folder: Path) -> Job:
-        """The same job with `data` and `model.folder` relative to `folder`, and `~` expanded."""
+        """The same job with the paths in `data` and `model` absolute: relative ones start at `folder`, `~` is
+        the home folder."""
         splits = {split: _absolute(getattr(self.data, split), folder) for split in self.data.given(*SPLITS)}
-        model = {"folder": _absolute(self.model.folder, folder)} if self.model.folder is not None else {}
+        model = {
+            name: _absolute(path, folder)
+            for name in ("folder", "store")
+            if (path := getattr(self.model, name)) is not None and "://" not in path
+        }
         return self.model_copy(
             update={"data": self.data.model_copy(update=splits), "model": self.model.model_copy(update=model)}
         )

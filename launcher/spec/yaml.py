@@ -37,25 +37,37 @@ class Position(NamedTuple):
 @dataclass(frozen=True)
 class Document:
     """`value` is made of dict (text keys), list, str, int, float, bool and None. `keys` and `values` give the
-    positions by path from the root; items of lists have no key, the root's path is `()`."""
+    positions by path from the root; items of lists have no key, the root's path is `()`. `spans` are the
+    scalars' places in the text, for edits: offsets of the first character and behind the last."""
 
     value: Any
     keys: dict[FieldPath, Position] = field(default_factory=dict)
     values: dict[FieldPath, Position] = field(default_factory=dict)
+    spans: dict[FieldPath, tuple[int, int]] = field(default_factory=dict)
 
 
 def read_mapping(path: Path) -> Document:
     """The file's document, whose value is a mapping. Raises UserError."""
+    return parse_mapping(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """The file's text. Raises UserError, also for what is no readable file."""
     if fault := file_fault(path):
         raise UserError(Problem(where="", what=str(path), why=fault.why, way_out=fault.way_out))
     with path.open("rb") as stream:
         data = stream.read(MAX_BYTES + 1)
-    document = parse(decode(data, str(path)), str(path))
+    return decode(data, str(path))
+
+
+def parse_mapping(text: str, name: str) -> Document:
+    """As `parse`, refusing anything but a mapping. Raises UserError."""
+    document = parse(text, name)
     if not isinstance(document.value, dict):
         found = "only comments or blank lines" if document.value is None else kind(document.value)
         raise UserError(
             Problem(
-                where=f"{path}:1:1", what="not a mapping", why=f"`key: value` lines are needed, found {found}"
+                where=f"{name}:1:1", what="not a mapping", why=f"`key: value` lines are needed, found {found}"
             )
         )
     return document
@@ -102,7 +114,7 @@ def parse(text: str, name: str) -> Document:
         raise _refusal(name, composer.last, "not valid YAML", why) from None
     if composer.problems:
         raise UserError(composer.problems)
-    return Document(composer.root, composer.keys, composer.values)
+    return Document(composer.root, composer.keys, composer.values, composer.spans)
 
 
 def parse_scalar(text: str) -> str | int | float | bool | None:
@@ -158,6 +170,7 @@ class _Composer:
         self.root: Any = None
         self.keys: dict[FieldPath, Position] = {}
         self.values: dict[FieldPath, Position] = {}
+        self.spans: dict[FieldPath, tuple[int, int]] = {}
         self.problems: list[Problem] = []
         self.last = Position(1, 1)
         self._open: list[_Open] = []
@@ -205,7 +218,7 @@ class _Composer:
             )
         value = self._plain(event.value) if plain else self._text(event.value)
         if not is_key:
-            self._attach(value)
+            self.spans[self._attach(value)] = (event.start_mark.index, event.end_mark.index)
         elif isinstance(value, str):
             self._key(value)
         else:
