@@ -166,6 +166,8 @@ def _missing(model: type[Section], path: FieldPath) -> Finding:
 
 def _wrong_value(items: list[Any], path: FieldPath) -> Finding:
     value = items[0]["input"]
+    if any(item["type"] in ("string_too_short", "too_short") for item in items):
+        return Finding(path, "must not be empty")
     expected = listed(list(dict.fromkeys(_expected(item) for item in items)))
     why = f"must be {expected}"
     if all(item["type"].endswith("_type") for item in items) and kind(value) not in expected:
@@ -204,8 +206,6 @@ def _expected(item: Any) -> str:
         return listed([f"`{choice}`" for choice in _choices(item)])
     if name == "string_pattern_mismatch":
         return GRAMMARS[context["pattern"]]
-    if name in ("string_too_short", "too_short"):
-        return "not empty"
     raise AssertionError(f"no words for {name}: {item['msg']}")
 
 
