@@ -32,11 +32,13 @@ class BadRecord:
     file: str = ""
     at_end: bool = False  # spoilt by the end of the file: of no weight where only a head was read
 
+    @property
+    def place(self) -> str:
+        line = "" if self.line is None else f"line {self.line}, "
+        return f"record {self.number} ({line}byte {self.byte_offset})"
+
     def __str__(self) -> str:
-        place = (
-            f"byte {self.byte_offset}" if self.line is None else f"line {self.line}, byte {self.byte_offset}"
-        )
-        return f"{self.file}: record {self.number} ({place}): {self.reason}"
+        return f"{self.file}: {self.place}: {self.reason}"
 
 
 class RawRecord(NamedTuple):
