@@ -12,8 +12,10 @@ from artifacts.conversations import RecordError
 from artifacts.filetypes import BOM
 from artifacts.readers import MAX_RECORD_BYTES, BadRecord, RawRecord, _byte_length, _decode, json_reason
 
-_BLOCK_BYTES = 1024 * 1024
-_BLANK = re.compile(r"[ \t\n\r]*")
+_BLOCK_BYTES = 256 * 1024
+_BLANK_CHARACTERS = " \t\n\r"
+_BLANK = re.compile(r"[ \t\n\r]+")
+_COMMA = re.compile(r"[ \t\n\r]*(,)[ \t\n\r]*")
 _TOKEN = re.compile(r'["\\\[\]{},]')
 _LONGEST_TOKEN = 16  # characters of a JSON literal or escape: an error nearer to the end may be a cut
 
@@ -25,13 +27,11 @@ def read_json_list(
     at the list's own level; where none is found within `max_record_bytes` the stream ends there."""
     text = _Window(stream, block_bytes)
     number, comma_at = 0, None  # comma_at: byte offset of the comma that promises a record
-    text.skip_blank()
     if text.peek() != "[":
         yield BadRecord(1, text.byte_offset, text.line, "not a JSON list: it does not start with '['")
         return
     text.advance(1)
     while True:
-        text.skip_blank()
         character = text.peek()
         if character == "]" and (number == 0 or comma_at is None):
             break
@@ -58,12 +58,8 @@ def read_json_list(
             )
             return
         yield problem
-        text.skip_blank()
-        comma_at = text.byte_offset if text.peek() == "," else None
-        if comma_at is not None:
-            text.advance(1)
+        comma_at = text.skip_comma()
     text.advance(1)
-    text.skip_blank()
     if text.peek():
         yield BadRecord(number + 1, text.byte_offset, text.line, "more text after the end of the list")
 
@@ -75,14 +71,14 @@ def _read_one(text: _Window, number: int, max_record_bytes: int) -> tuple[RawRec
         value, length = text.decode(max_record_bytes)
     except RecordError as error:
         return BadRecord(number, start, line, str(error)), text.skip_record(max_record_bytes)
-    try:
-        raw = text.advance(length).encode()
-    except UnicodeEncodeError as error:  # an escaped byte, see _Window
-        record = str(error.object)
-        invalid_at = start + _byte_length(record[: error.start])
-        reason = f"invalid UTF-8: byte 0x{ord(record[error.start]) - 0xDC00:02x} at byte offset {invalid_at}"
-        return BadRecord(number, start, line, reason), True
-    one_line = b"\n" not in raw and b"\r" not in raw
+    raw = text.advance(length)
+    if text.has_escapes:
+        try:
+            raw.decode()
+        except UnicodeDecodeError as error:
+            reason = f"invalid UTF-8: byte 0x{raw[error.start]:02x} at byte offset {start + error.start}"
+            return BadRecord(number, start, line, reason), True
+    one_line = text.line == line and b"\r" not in raw
     return RawRecord(number, start, line, value, raw if one_line else None), True
 
 
@@ -96,32 +92,46 @@ class _Window:
         self._undecoded = b""
         self.byte_offset, self.line = 0, 1  # of the position
         self.ended = False  # the stream is: the window holds all that is left
-        self._fill()
-        if self.peek() == "\ufeff":
+        self.has_escapes = False  # from the first one met on
+        while not self._text and not self.ended:
+            self._fill()
+        if self._text.startswith("\ufeff"):
             self._position, self.byte_offset = 1, len(BOM)
 
     def peek(self) -> str:
-        """The next character; "" at the end."""
-        while self._position == len(self._text) and not self.ended:
-            self._fill()
-        return self._text[self._position : self._position + 1]
-
-    def advance(self, characters: int) -> str:
-        """Step over what lies in the window; returns it."""
-        passed = self._text[self._position : self._position + characters]
-        self._position += len(passed)
-        self.byte_offset += _byte_length(passed)
-        self.line += passed.count("\n")
-        return passed
-
-    def skip_blank(self) -> None:
+        """The next character that is not blank, having stepped up to it; "" at the end."""
         while True:
-            match = _BLANK.match(self._text, self._position)
-            if match and match.end() > self._position:
+            character = self._text[self._position : self._position + 1]
+            if character and character not in _BLANK_CHARACTERS:
+                return character
+            if match := _BLANK.match(self._text, self._position):
                 self.advance(match.end() - self._position)
-            if self._position < len(self._text) or self.ended:
-                return
-            self._fill()
+            if self._position == len(self._text):
+                if self.ended:
+                    return ""
+                self._fill()
+
+    def advance(self, characters: int) -> bytes:
+        """Step over what lies in the window; returns its bytes."""
+        passed = self._text[self._position : self._position + characters]
+        raw = passed.encode("utf-8", "surrogateescape")
+        self._position += len(passed)
+        self.byte_offset += len(raw)
+        self.line += raw.count(b"\n")
+        return raw
+
+    def skip_comma(self) -> int | None:
+        """Step over a comma, if one is next; returns its byte offset."""
+        if match := _COMMA.match(self._text, self._position):  # mostly all in the window
+            start = self.byte_offset
+            self._position = match.end()
+            self.byte_offset += match.end() - match.start()
+            self.line += self._text.count("\n", match.start(), match.end())
+            return start + match.start(1) - match.start()
+        if self.peek() != ",":
+            return None
+        self.advance(1)
+        return self.byte_offset - 1
 
     def decode(self, max_bytes: int) -> tuple[Any, int]:
         """(value, its characters) at the position, reading on until it is whole. Raises RecordError."""
@@ -187,5 +197,6 @@ class _Window:
             more, used = codecs.utf_8_decode(data, "strict", self.ended)
         except UnicodeDecodeError:
             more, used = codecs.utf_8_decode(data, "surrogateescape", self.ended)
+            self.has_escapes = True
         self._undecoded = data[used:]
         self._text, self._position = self._text[self._position :] + more, 0

@@ -18,7 +18,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, cast
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, cast
 
 from artifacts.conversations import (
     Format,
@@ -33,8 +33,12 @@ from artifacts.conversations import (
 from artifacts.filetypes import SUFFIXES, DataFileError, FileType, detect_file_type
 from artifacts.readers import BadRecord, RawRecord, read_json_lines
 
-if TYPE_CHECKING:
-    from hashlib import _Hash
+
+class Digest(Protocol):
+    """A hash that is fed, as hashlib's are."""
+
+    def update(self, data: memoryview, /) -> object: ...
+
 
 __all__ = [
     "BadRecord",
@@ -47,7 +51,7 @@ __all__ = [
 ]
 
 HEAD_BYTES = 64 * 1024 * 1024
-_BUFFER_BYTES = 1024 * 1024
+_BUFFER_BYTES = 2 * 1024 * 1024
 _LOOK_AT = 100  # records, to detect the format
 _LISTED = 100  # bad records that are kept
 
@@ -75,7 +79,7 @@ class RecordFile:
         format: Format | Literal["auto"] = "auto",
         *,
         limit_bytes: int | None = None,
-        digest: _Hash | None = None,
+        digest: Digest | None = None,
     ) -> None:
         self.path = path
         self.file_type = detect_file_type(path)
@@ -195,7 +199,7 @@ def _nested_hint(value: dict[str, Any]) -> str:
 class _Source(io.RawIOBase):
     """The file's bytes up to a limit, counted and hashed as they pass."""
 
-    def __init__(self, path: Path, limit_bytes: int | None, digest: _Hash | None) -> None:
+    def __init__(self, path: Path, limit_bytes: int | None, digest: Digest | None) -> None:
         self.limit_bytes, self.bytes_read = limit_bytes, 0
         self.whole = limit_bytes is None or path.stat().st_size <= limit_bytes
         self._path, self._digest = path, digest

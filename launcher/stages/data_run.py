@@ -6,7 +6,6 @@ Runs in the launcher's process: pure Python, memory bounded by the longest recor
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,6 +18,7 @@ from artifacts.manifest import ArtifactWriter, hash_file
 from artifacts.records import BadRecord, DataFileError, DataReport, FileReport, RecordFile, SplitReport
 from artifacts.store import Store
 from launcher.errors import Problem, UserError
+from launcher.stages.background import Background, BackgroundSha256
 from launcher.stages.fingerprints import FingerprintBag, fingerprints
 from launcher.stages.shards import ShardWriter
 
@@ -53,9 +53,9 @@ def _stage_splits(params: DataParams, writer: ArtifactWriter, progress: _Progres
     duplicates = 0
     for name, files in params.splits.items():
         split = _Split(name, params, progress)
-        with ShardWriter(writer, name) as shards:
+        with Background() as background, ShardWriter(writer, name, background) as shards:
             for file in files:
-                split.stage(file, shards)
+                split.stage(file, shards, BackgroundSha256(background))
         split.require_usable()
         splits[name] = split.report(shards.names)
         prompts[name] = split.prompts
@@ -79,9 +79,8 @@ class _Split:
         self._bad: list[BadRecord] = []
         self._characters: Counter[str] = Counter()
 
-    def stage(self, file: DataFile, shards: ShardWriter) -> None:
+    def stage(self, file: DataFile, shards: ShardWriter, digest: BackgroundSha256) -> None:
         """Read one file to its end (or the split's limit), into the shards."""
-        digest = hashlib.sha256()
         records_before, bad_before = self._records, self._bad_records
         try:
             records = self._open(file, digest)
@@ -129,7 +128,7 @@ class _Split:
             shards=shards,
         )
 
-    def _open(self, file: DataFile, digest: hashlib._Hash) -> RecordFile:
+    def _open(self, file: DataFile, digest: BackgroundSha256) -> RecordFile:
         path = Path(file.path)
         records = RecordFile(path, file.format, digest=digest)
         if records.size_bytes != file.size_bytes:
@@ -165,12 +164,14 @@ class _Split:
 
     def _count(self, messages: list[Message]) -> None:
         self._records += 1
+        characters = self._characters
         total = 0
         for message in messages:
             length = len(message["content"])
-            self._characters[message["role"]] += length
+            characters[message["role"]] += length
             total += length
-        self._longest = max(self._longest, total)
+        if total > self._longest:
+            self._longest = total
         conversation, prompt = fingerprints(messages)
         self.prompts.add(prompt)
         if self.name == "train":

@@ -7,21 +7,28 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from artifacts.manifest import ArtifactWriter
+from launcher.stages.background import Background
 
 SHARD_BYTES = 64_000_000
-_WRITE_BYTES = 1024 * 1024
+_WRITE_BYTES = 4 * 1024 * 1024
 
 
 class ShardWriter:
-    """Begins the next file once the current one has `shard_bytes` (plus at most one write's lines)."""
+    """Begins the next file once the current one has `shard_bytes` (and at most one write's lines more).
 
-    def __init__(self, writer: ArtifactWriter, split: str, shard_bytes: int = SHARD_BYTES) -> None:
+    Hashing, writing and fsync happen in the background.
+    """
+
+    def __init__(
+        self, writer: ArtifactWriter, split: str, background: Background, shard_bytes: int = SHARD_BYTES
+    ) -> None:
         self.names: list[str] = []
-        self._writer, self._split, self._shard_bytes = writer, split, shard_bytes
+        self._writer, self._split, self._background = writer, split, background
+        self._shard_bytes = shard_bytes
         self._lines: list[bytes] = []
         self._held_bytes = self._shard_size = 0
-        self._stream: BinaryIO | None = None
         self._open_shard = contextlib.ExitStack()
+        self._stream: BinaryIO | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -31,25 +38,36 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             self._flush()
-        self._open_shard.__exit__(kind, error, trace)
+        try:
+            self._background.wait()
+        except Exception as late:
+            kind, error = kind or type(late), error or late  # the first error is the one to tell
+            raise
+        finally:
+            self._open_shard.__exit__(kind, error, trace)
 
     def write(self, line: bytes) -> None:
         self._lines.append(line)
         self._held_bytes += len(line) + 1
-        if self._held_bytes >= _WRITE_BYTES:
+        if self._held_bytes >= min(_WRITE_BYTES, self._shard_bytes):
             self._flush()
 
     def _flush(self) -> None:
         if not self._lines:
             return
-        if self._stream is None:
-            name = f"{self._split}-{len(self.names):05d}.jsonl"
-            self._stream = self._open_shard.enter_context(self._writer.open(name))
-            self.names.append(name)
-        self._lines.append(b"")
-        self._stream.write(b"\n".join(self._lines))
+        if self._shard_size == 0:
+            self.names.append(f"{self._split}-{len(self.names):05d}.jsonl")
         self._shard_size += self._held_bytes
+        last = self._shard_size >= self._shard_bytes
+        self._background.run(self._write_block, self.names[-1], self._lines, last)
         self._lines, self._held_bytes = [], 0
-        if self._shard_size >= self._shard_bytes:
+        if last:
+            self._shard_size = 0
+
+    def _write_block(self, name: str, lines: list[bytes], last: bool) -> None:
+        if self._stream is None:
+            self._stream = self._open_shard.enter_context(self._writer.open(name))
+        self._stream.write(b"\n".join(lines) + b"\n")
+        if last:
             self._open_shard.close()
-            self._stream, self._shard_size = None, 0
+            self._stream = None
