@@ -1,0 +1,168 @@
+"""The training function of every rank. READ FIRST in `train`: model, data, trainer, final artifact.
+
+It knows neither Ray nor Kubernetes: whoever starts the ranks (`train.entrypoint`) gives each one a `TrainTask`
+and the usual environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.distributed as dist
+
+from artifacts.contract import TrainParams
+from artifacts.events import Events
+from artifacts.store import Store
+from train import methods, schedule, strategies
+
+
+class Checkpointer(Protocol):
+    def save(self, trainer: Any, step: int) -> None:
+        """Save a checkpoint of `trainer` (a `train.trainer.RankTrainer`, whose `write_checkpoint(folder)` writes
+        the files) after `step`. Called on every rank, at the same step."""
+        ...
+
+
+@dataclass(kw_only=True)
+class TrainTask:
+    """What one rank is to do. The same on all ranks, but for rank and local_rank and what the hooks do."""
+
+    params: TrainParams
+    model: Path  # folder of the base model, with its tokenizer
+    prepared: Path  # folder of the prepared splits
+    store: Store
+    prefix: str  # `train/<key>`
+    run_id: str
+    work: Path  # scratch folder on this machine
+    attempt: int = 1  # counts this training's starts, from 1
+    base_name: str = ""  # how adapter_config.json names the base model: a hub id or an artifact prefix
+    trust_remote_code: bool = False
+    resume_from: Path | None = None  # folder of the checkpoint to go on from
+    checkpointer: Checkpointer | None = None
+    events: Events | None = None  # rank 0's
+    #: Asked before each step on each rank; where any rank says yes, all save after that step and stop.
+    should_stop: Callable[[], bool] = lambda: False
+    on_step: Callable[[int], None] = lambda step: None  # heartbeat, after each step
+    rank: int = field(default_factory=lambda: int(os.environ.get("RANK", "0")))
+    local_rank: int = field(default_factory=lambda: int(os.environ.get("LOCAL_RANK", "0")))
+    world_size: int = field(default_factory=lambda: int(os.environ.get("WORLD_SIZE", "1")))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a rank's training ended: all steps done and `final/` committed, or stopped on request after saving."""
+
+    ending: Literal["done", "drained"]
+    step: int
+
+
+def train_rank(task: TrainTask) -> Outcome:
+    """Train to the end, or until asked to stop. Raises StageError or StageUserError; the same on every rank."""
+    from transformers import set_seed
+
+    from train.data.collate import Collator
+    from train.data.reader import PreparedSplit
+    from train.trainer import RankTrainer
+
+    params = task.params
+    if task.world_size != params.world_size:
+        raise ValueError(f"{task.world_size} ranks were started, the plan says {params.world_size}")
+    on_gpu = torch.cuda.is_available()
+    use_cores(task.world_size)
+    strategies.start_process_group(task.world_size, on_gpu=on_gpu, strategy=params.strategy)
+    if params.strategy in ("zero2", "zero3"):
+        strategies.start_deepspeed()
+
+    train_split = PreparedSplit(task.prepared, "train")
+    eval_split = PreparedSplit(task.prepared, "eval") if has_split(task.prepared, "eval") else None
+    plan = schedule.resolve(params, len(train_split))
+    arguments = training_arguments(task, plan, on_gpu=on_gpu)  # before the model: DeepSpeed hooks into loading
+    set_seed(params.seed)
+    attention = attention_implementation(on_gpu)
+    base = load_model(task, attention)
+    model = methods.apply(base, params)
+    trainer = RankTrainer(
+        task=task,
+        model=model,
+        arguments=arguments,
+        schedule=plan,
+        collator=Collator(pad_token_id=base.config.pad_token_id or 0, flatten=attention.startswith("flash")),
+        train_split=train_split,
+        eval_split=eval_split,
+    )
+    set_seed(params.seed + 1 + task.rank)  # dropout differs by rank; a checkpoint brings its own state
+    trainer.train(resume_from_checkpoint=str(task.resume_from) if task.resume_from else None)
+    trainer.flush_metrics()
+    return Outcome("drained" if trainer.stopped else "done", trainer.state.global_step)
+
+
+def use_cores(world_size: int) -> None:
+    """Share this machine's cores among its ranks. Set here, as each launcher would otherwise decide for itself
+    and the order of floating-point sums with it."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // max(1, local)))
+
+
+def has_split(prepared: Path, split: str) -> bool:
+    return any(prepared.glob(f"{split}-*.arrow"))
+
+
+def attention_implementation(on_gpu: bool) -> str:
+    """The best attention kernel installed."""
+    from transformers.utils import is_flash_attn_2_available
+
+    return "flash_attention_2" if on_gpu and is_flash_attn_2_available() else "sdpa"
+
+
+def load_model(task: TrainTask, attention: str) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        task.model,
+        dtype=methods.weights_dtype(task.params),
+        attn_implementation=attention,
+        trust_remote_code=task.trust_remote_code,
+        local_files_only=True,
+    )
+
+
+def training_arguments(task: TrainTask, plan: schedule.Schedule, *, on_gpu: bool) -> Any:
+    from transformers import TrainingArguments
+
+    params = task.params
+    return TrainingArguments(
+        output_dir=str(task.work),
+        max_steps=plan.max_steps,
+        per_device_train_batch_size=params.micro_batch_size,
+        per_device_eval_batch_size=params.micro_batch_size,
+        gradient_accumulation_steps=params.gradient_accumulation_steps,
+        learning_rate=params.learning_rate,
+        lr_scheduler_type=schedule.SCHEDULERS[params.schedule],
+        warmup_steps=plan.warmup_steps,
+        weight_decay=params.weight_decay,
+        max_grad_norm=params.max_grad_norm,
+        optim="adamw_torch_fused",
+        seed=params.seed,
+        bf16=params.precision == "bf16",
+        fp16=params.precision == "fp16",
+        tf32=True if on_gpu and params.precision != "fp32" else None,
+        activation_checkpointing=params.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": params.strategy == "zero3"},
+        logging_steps=params.log_every_steps,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        save_strategy="no",  # train.trainer decides when to save and evaluate
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        use_cpu=not on_gpu,
+        ddp_backend=None if on_gpu else "gloo",
+        log_level="error",
+        **strategies.training_options(params, on_gpu=on_gpu),
+    )

@@ -1,0 +1,78 @@
+"""What is trained: every weight, or low-rank adapters beside frozen ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from artifacts.contract import LoraParams, TrainParams
+from train.stage import StageUserError
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def weights_dtype(params: TrainParams) -> torch.dtype:
+    """In what the base weights are held. Trained weights need float32 (a bfloat16 weight swallows updates below
+    1/256 of itself); frozen ones are only read, in the precision that the products use."""
+    return torch.float32 if params.method == "full" else DTYPES[params.precision]
+
+
+def apply(model: PreTrainedModel, params: TrainParams) -> Any:
+    """The model to train: `model` itself, or a PEFT model around it, with exactly the declared parameters
+    requiring gradients. Draws adapters' random weights from torch's global generator.
+
+    Raises StageUserError where the method does not fit the model.
+    """
+    if params.method == "full":
+        model.requires_grad_(True)
+        return model
+    assert params.lora is not None, "the plan sets lora for method lora"
+    return _with_lora(model, params.lora)
+
+
+def trainable_names(model: Any) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _with_lora(model: PreTrainedModel, lora: LoraParams) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    targets = lora.target_modules
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets if isinstance(targets, str) else sorted(targets),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    try:
+        adapted = get_peft_model(model, config)
+    except ValueError as error:
+        raise StageUserError(
+            f"LoRA does not fit {type(model).__name__}: {str(error).splitlines()[0]}",
+            "set method.target_modules to `all-linear` or to names of its linear layers",
+        ) from error
+    _refuse_tied_targets(model, set(adapted.targeted_module_names))
+    _check_trainable(adapted)
+    return adapted
+
+
+def _refuse_tied_targets(model: PreTrainedModel, targeted: set[str]) -> None:
+    """An adapter on one of two modules that share their weight can't be merged into both."""
+    if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+        return
+    tied = {"lm_head", "embed_tokens"} & {name.rsplit(".", 1)[-1] for name in targeted}
+    if tied:
+        raise StageUserError(
+            f"LoRA on {sorted(tied)[0]}, which shares its weight with the embedding (tie_word_embeddings)",
+            "leave it out of method.target_modules",
+        )
+
+
+def _check_trainable(adapted: Any) -> None:
+    declared = {name for name, _ in adapted.named_parameters() if ".lora_" in name}
+    if trainable_names(adapted) != declared or not declared:
+        raise AssertionError(f"trainable parameters differ from the adapters': {sorted(declared ^ trainable_names(adapted))}")

@@ -1,0 +1,130 @@
+"""How weights, gradients and optimizer state are spread over the ranks: the options that transformers' Trainer
+and accelerate need for each strategy, on GPUs (NCCL) and on CPUs (gloo) alike."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from artifacts.contract import TrainParams
+from train import build_ops
+from train.stage import StageError
+
+_BUCKET_ELEMENTS = 200_000_000  # DeepSpeed's recommendation for large models; a small model fills one bucket
+
+
+def training_options(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
+    """Keyword arguments of `TrainingArguments` for the strategy."""
+    if params.strategy == "fsdp":
+        return {"fsdp": True, "fsdp_config": _fsdp_config(params)}
+    if params.strategy in ("zero2", "zero3"):
+        return {"deepspeed": deepspeed_config(params, on_gpu=on_gpu)}
+    return {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
+
+
+def _fsdp_config(params: TrainParams) -> dict[str, Any]:
+    return {
+        "version": 2,
+        "reshard_after_forward": True,
+        "cpu_offload": params.offload != "none",  # FSDP2 offloads weights, gradients and state together
+        "cpu_ram_efficient_loading": False,
+        "state_dict_type": "SHARDED_STATE_DICT",
+    }
+
+
+def deepspeed_config(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
+    """DeepSpeed's configuration. https://www.deepspeed.ai/docs/config-json/"""
+    stage = 3 if params.strategy == "zero3" else 2
+    zero: dict[str, Any] = {
+        "stage": stage,
+        "overlap_comm": on_gpu,
+        "contiguous_gradients": True,
+        "reduce_bucket_size": _BUCKET_ELEMENTS,
+    }
+    pinned = {"device": "cpu", "pin_memory": on_gpu}
+    if params.offload != "none":
+        zero["offload_optimizer"] = pinned
+    if params.offload == "params" and stage == 3:
+        zero["offload_param"] = pinned
+    if stage == 3:
+        zero |= {
+            "stage3_prefetch_bucket_size": _BUCKET_ELEMENTS // 4,
+            "stage3_param_persistence_threshold": 100_000 if on_gpu else 0,
+            "stage3_gather_16bit_weights_on_model_save": False,
+        }
+    return {
+        "zero_optimization": zero,
+        "train_micro_batch_size_per_gpu": params.micro_batch_size,
+        "gradient_accumulation_steps": params.gradient_accumulation_steps,
+        "train_batch_size": params.micro_batch_size * params.gradient_accumulation_steps * params.world_size,
+        "gradient_clipping": params.max_grad_norm,
+        "bf16": {"enabled": params.precision == "bf16"},
+        "fp16": {"enabled": params.precision == "fp16"},
+        "steps_per_print": 2**31,
+        "wall_clock_breakdown": False,
+    }
+
+
+def fsdp_plugin(params: TrainParams) -> Any:
+    """accelerate's FSDP2 plugin. Gradients are reduced, and module outputs (the loss among them) left, in
+    float32, where accelerate's own mixed precision would round both."""
+    from accelerate.utils import FullyShardedDataParallelPlugin
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[params.precision]
+    config = _fsdp_config(params)
+    return FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        reshard_after_forward=config["reshard_after_forward"],
+        cpu_offload=config["cpu_offload"],
+        auto_wrap_policy="transformer_based_wrap",
+        cpu_ram_efficient_loading=config["cpu_ram_efficient_loading"],
+        state_dict_type=config["state_dict_type"],
+        mixed_precision_policy=MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32),
+    )
+
+
+def start_process_group(world_size: int, *, on_gpu: bool, strategy: str) -> None:
+    """Join the ranks named by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, unless that is done
+    (Ray Train does it). On GPUs, NCCL for their tensors and gloo for those in host memory.
+
+    One DDP rank needs no group.
+    """
+    if dist.is_initialized() or (world_size == 1 and strategy == "ddp"):
+        return
+    if world_size == 1:
+        for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1")):
+            os.environ.setdefault(name, value)
+        os.environ.setdefault("MASTER_PORT", "0")
+    if on_gpu:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
+
+
+def start_deepspeed() -> None:
+    """Tell DeepSpeed of the process group, which it asks for while a model is still being loaded."""
+    build_ops.prepare()
+    import deepspeed.comm.torch
+
+    # A shared-memory all-reduce for inference on CPUs: compiled at run time, never called by a training.
+    deepspeed.comm.torch.build_shm_op = lambda: None
+    deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
+
+
+def check_sharded(model: torch.nn.Module, world_size: int) -> None:
+    """Raise StageError unless FSDP really shards: weights are DTensors, and this rank holds only its part."""
+    from torch.distributed.tensor import DTensor
+
+    plain = [name for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor)]
+    if plain:
+        raise StageError(f"FSDP left {len(plain)} weights whole, {plain[0]} among them", "report this as a bug")
+    local = sum(parameter.to_local().numel() for parameter in model.parameters())
+    total = sum(parameter.numel() for parameter in model.parameters())
+    if world_size > 1 and local > 0.75 * total:
+        raise StageError(f"FSDP shards nothing: this rank holds {local} of {total} weights", "report this as a bug")
