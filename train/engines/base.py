@@ -1,0 +1,86 @@
+"""What the engines share: the request, how ranks end, and whether the group is started again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from artifacts.contract import EXIT_FAILED, EXIT_USER_ERROR
+from train.stage import StageError, StageUserError
+
+#: Restarts of the group in a row without a new checkpoint in between.
+MAX_FRUITLESS_RESTARTS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankJob:
+    """What a rank needs to know to build its training task. Plain values: it travels to other machines."""
+
+    plan_json: bytes
+    run_id: str
+    work: str  # scratch folder, on the rank's machine
+    first_attempt: int  # of this launch; later ones are restarts
+    attempt: int | None = None  # claimed by the engine; None: rank 0 claims one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How one rank of one attempt ended, as it told the store itself; a killed rank tells nothing.
+
+    `failed`: an exception of the training. `disconnected`: another rank was gone. `refused`: a StageError,
+    which a restart would only repeat.
+    """
+
+    rank: int
+    kind: Literal["done", "drained", "failed", "disconnected", "refused"]
+    cause: str = ""
+    advice: str = ""
+    exit_code: int = 0
+
+
+@dataclass(frozen=True)
+class Restart:
+    reason: str
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    cause: str
+    advice: str
+    exit_code: int = EXIT_FAILED
+
+    def error(self) -> StageError:
+        return (StageUserError if self.exit_code == EXIT_USER_ERROR else StageError)(self.cause, self.advice)
+
+
+def fruitless_restarts(next_attempt: int, first_attempt: int, newest_attempt: int) -> int:
+    """Restarts since this launch's start or since `newest_attempt`, which saved the newest checkpoint (0:
+    there is none), without counting the one to decide on."""
+    return next_attempt - 1 - max(first_attempt, newest_attempt)
+
+
+def decide(endings: Sequence[Ending], *, dead: str, fruitless: int, stopping: bool) -> Restart | GiveUp:
+    """What follows when the group broke.
+
+    `dead`: what is known beside the ranks' own words (`rank 1 was killed by SIGKILL`). `fruitless`: see
+    `fruitless_restarts`.
+    """
+    for ending in endings:
+        if ending.kind == "refused":
+            return GiveUp(ending.cause, ending.advice, ending.exit_code)
+    failed = next((ending for ending in endings if ending.kind == "failed"), None)
+    reason = f"rank {failed.rank} failed: {failed.cause}" if failed else dead
+    if stopping:
+        return GiveUp(f"{reason}, while stopping", "resume continues from the newest checkpoint")
+    # What a rank itself reports happens again more often than not: one more try. Kills come from outside.
+    if fruitless >= (1 if failed else MAX_FRUITLESS_RESTARTS):
+        advice = failed.advice if failed else "look into the log; too little memory is the usual reason"
+        return GiveUp(f"{reason} (after {fruitless} restarts without a new checkpoint)", advice)
+    return Restart(reason)
+
+
+def silent_ranks(endings: Sequence[Ending], world_size: int) -> str:
+    """Of the ranks that said nothing."""
+    silent = sorted(set(range(world_size)) - {ending.rank for ending in endings})
+    return f"rank {', '.join(map(str, silent))} ended without a word: killed, or its machine was lost"
