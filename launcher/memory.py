@@ -17,8 +17,8 @@ from launcher.dimensions import Dimensions
 Strategy = Literal["ddp", "fsdp", "zero2", "zero3"]
 Offload = Literal["none", "optimizer", "params"]
 
-#: Logits are computed for this many supervised tokens at a time (`train.loss`).
-LOSS_CHUNK_TOKENS = 1024
+#: So many logits (tokens × vocabulary) are computed at a time (`train.loss.CHUNK_ELEMENTS`).
+LOSS_CHUNK_ELEMENTS = 32 * 1024 * 1024
 #: CUDA context, NCCL, workspaces and fragmentation of one GPU.
 GPU_OVERHEAD_BYTES = 1_800_000_000
 #: Python with torch and transformers imported, one worker process.
@@ -172,9 +172,8 @@ def _activations(setting: Setting) -> list[Term]:
         formula = f"L {dims.layers} × s {tokens:,} × {per_token:,} B"
         terms = [Term("activations", dims.layers * block.bytes, formula)]
     # Eager cross entropy: logits, their fp32 copy and their gradient, 12 B each (fitted on published runs).
-    chunk = min(tokens, LOSS_CHUNK_TOKENS)
-    formula = f"12 B × V {dims.vocabulary_size:,} × {chunk:,} tokens at a time"
-    return [*terms, Term("logits", 12 * dims.vocabulary_size * chunk, formula)]
+    chunk = min(tokens * dims.vocabulary_size, LOSS_CHUNK_ELEMENTS)
+    return [*terms, Term("logits", 12 * chunk, f"12 B × {count(chunk)} logits at a time")]
 
 
 def gigabytes(number: float) -> str:
