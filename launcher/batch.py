@@ -10,7 +10,7 @@ _SHOWN = 6  # alternatives listed at most
 
 
 def default_sequences(unit: int) -> tuple[int, str]:
-    """The default global batch for steps of `unit` sequences (workers × micro-batch size): (sequences, reason)."""
+    """The default global batch where steps are multiples of `unit` sequences: (sequences, reason)."""
     sequences = max(unit, round(DEFAULT_SEQUENCES / unit) * unit)
     if sequences == DEFAULT_SEQUENCES:
         return sequences, f"the default, {DEFAULT_SEQUENCES} sequences per optimizer step"
@@ -46,7 +46,9 @@ def indivisible(where: str, sequences: int, workers: int, micro: int | None) -> 
         way_out += f", or compute.workers: {_either(fitting[-_SHOWN:])}"
     if micro and sequences % workers == 0:
         share = sequences // workers
-        way_out += f", or micro_batch_size: {_either([n for n in range(1, share + 1) if share % n == 0][-_SHOWN:])}"
+        way_out += (
+            f", or micro_batch_size: {_either([n for n in range(1, share + 1) if share % n == 0][-_SHOWN:])}"
+        )
     return Problem(
         where=where,
         what=f"training.global_batch_size: {sequences}",

@@ -1,4 +1,4 @@
-"""SHA-256 of local files, remembered: a file whose size, times and inode have not changed is not read again."""
+"""SHA-256 of local files, remembered: one whose size, time and inode are unchanged is not read again."""
 
 from __future__ import annotations
 

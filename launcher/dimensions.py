@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +36,7 @@ class Dimensions:
 
     @property
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(inputs, outputs) of a layer's linear modules by name; experts (fused tensors) are not among them."""
+        """(inputs, outputs) of a layer's linear modules; experts are fused tensors and not among them."""
         hidden, queries = self.hidden_size, self.attention_heads * self.head_size
         keys = self.key_value_heads * self.head_size
         shapes = {
@@ -125,5 +124,4 @@ def from_config(config: Mapping[str, Any]) -> Dimensions | None:
 
 def _size(config: Mapping[str, Any], name: str) -> int | None:
     value = config.get(name)
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return value if whole and 0 < value < math.inf else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

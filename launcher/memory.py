@@ -80,9 +80,9 @@ class Estimate:
 def estimate(setting: Setting, *, on_gpu: bool) -> Estimate:
     """Memory of one worker, and what offloading puts into the host's."""
     overhead = (
-        Term("CUDA context, fragmentation", GPU_OVERHEAD_BYTES, gigabytes(GPU_OVERHEAD_BYTES))
+        Term("CUDA context, fragmentation", GPU_OVERHEAD_BYTES, "fitted")
         if on_gpu
-        else Term("process", PROCESS_OVERHEAD_BYTES, f"Python and libraries: {gigabytes(PROCESS_OVERHEAD_BYTES)}")
+        else Term("process", PROCESS_OVERHEAD_BYTES, "Python with torch and transformers")
     )
     states, host = _states(setting)
     return Estimate((*states, *_activations(setting), overhead), host)
@@ -149,8 +149,9 @@ def _gathered(setting: Setting) -> Term:
     """What sharding strategies gather while they compute: the block at work and the next one, and the
     embeddings, which FSDP2's root module keeps and ZeRO-3 gathers as its largest layer."""
     dims, size = setting.dimensions, setting.compute_bytes
-    total = size * (2 * dims.layer_parameters + dims.embedding_parameters)
-    formula = f"{size} B × (2 blocks {count(2 * dims.layer_parameters)} + embedding {count(dims.embedding_parameters)})"
+    blocks, embedding = 2 * dims.layer_parameters, dims.embedding_parameters
+    total = size * (blocks + embedding)
+    formula = f"{size} B × (2 blocks {count(blocks)} + embedding {count(embedding)})"
     return Term("gathered weights", total, formula)
 
 

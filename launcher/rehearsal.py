@@ -3,13 +3,19 @@ method, strategy and code path; scaled-down dimensions (`launcher.stages.model`)
 
 from __future__ import annotations
 
+import dataclasses
+
 from artifacts.contract import Derived
+from launcher.machine import Machine
+from launcher.resolve import worker_count
 from launcher.spec.job import Job
+from launcher.spec.load import Loaded
 
 RECORDS_PER_SPLIT = 64
 STEPS = 8
 MAX_LENGTH = 256  # tokens
 MAX_WORKERS = 2
+WARMUP_SHARE = 0.25  # of those steps, where the job warms up by steps
 ACCUMULATION = 2  # passes per optimizer step, so that accumulation is rehearsed too
 ANSWERS = 8
 ANSWER_TOKENS = 16
@@ -17,23 +23,26 @@ _SUFFIX = "-rehearsal"
 _NAME_LENGTH = 30
 
 
-def rehearsal_of(job: Job, *, workers: int, on_gpu: bool) -> Job:
-    """`job` with its lengths cut; `workers` is how many this machine would use."""
-    workers = min(workers, MAX_WORKERS)
-    training, intervals = job.training, STEPS // 2
-    precision = "auto" if training.precision == "fp16" and not on_gpu else training.precision
+def of(job: Loaded[Job], machine: Machine) -> Loaded[Job]:
+    """`job` with its lengths cut, for `machine`."""
+    small = _small(job.value, min(worker_count(job.value, machine), MAX_WORKERS), on_gpu=bool(machine.gpus))
+    return dataclasses.replace(job, value=small)
+
+
+def _small(job: Job, workers: int, *, on_gpu: bool) -> Job:
+    training, interval = job.training, float(STEPS // 2)
     updates = {
         "epochs": None,
         "steps": min(training.steps or STEPS, STEPS),
         "warmup_steps": None,
-        "warmup_share": training.warmup_share if training.warmup_steps is None else 0.25,
+        "warmup_share": WARMUP_SHARE if training.warmup_steps else training.warmup_share,
         "global_batch_size": ACCUMULATION * workers,
         "global_batch_tokens": None,
         "micro_batch_size": 1,
         "max_length": min(training.max_length, MAX_LENGTH),
-        "precision": precision,
-        "evaluate_every": float(intervals),
-        "save_every": float(intervals),
+        "precision": "auto" if training.precision == "fp16" and not on_gpu else training.precision,
+        "evaluate_every": interval,
+        "save_every": interval,
         "log_every": 1,
     }
     predict = {
@@ -53,8 +62,10 @@ def rehearsal_of(job: Job, *, workers: int, on_gpu: bool) -> Job:
 def derived(job: Job) -> list[Derived]:
     """What the rehearsal `job` cut, for the plan."""
     training = job.training
-    length = f"{training.steps} steps of {training.global_batch_size} sequences, {training.max_length} tokens each"
+    each = f"{training.steps} steps of {training.global_batch_size} sequences of {training.max_length} tokens"
+    cut = f"{RECORDS_PER_SPLIT} records of each split, {job.compute.workers} workers, {each}"
+    twin = "the original's architecture and tokenizer, scaled-down dimensions, random weights"
     return [
-        Derived(field="rehearsal", value=True, reason=f"{RECORDS_PER_SPLIT} records of each file; {length}"),
-        Derived(field="rehearsal.model", value="twin", reason="same architecture and tokenizer, random weights"),
+        Derived(field="rehearsal", value=True, reason=cut),
+        Derived(field="rehearsal.model", value="twin", reason=twin),
     ]

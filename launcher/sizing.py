@@ -89,14 +89,19 @@ def memory_lines(request: Request, result: Estimate) -> list[Derived]:
     """The arithmetic of an estimate, one line a term, for the plan."""
 
     def lines(part: str, terms: tuple[Term, ...]) -> list[Derived]:
-        return [Derived(field=f"memory.{part}.{term.name}", value=term.bytes, reason=term.formula) for term in terms]
+        return [
+            Derived(field=f"memory.{part}.{term.name}", value=term.bytes, reason=term.formula)
+            for term in terms
+        ]
 
     derived = [*lines("worker", result.worker), *lines("host", result.host)]
     if request.gpu_memory_bytes is not None:
         bound = f"of {gigabytes(request.gpu_memory_bytes)} on its GPU"
     else:
         together = gigabytes(request.workers * result.worker_bytes)
-        bound = f"{request.workers} of them {together}, of {gigabytes(request.host_memory_bytes)} on this machine"
+        bound = (
+            f"{request.workers} of them {together}, of {gigabytes(request.host_memory_bytes)} on this machine"
+        )
     derived.append(Derived(field="memory.worker.total", value=result.worker_bytes, reason=bound))
     if result.host:
         bound = f"of {gigabytes(request.host_memory_bytes)} on this machine"
@@ -134,7 +139,7 @@ def _fits(request: Request, setting: Setting) -> bool:
 def _strategy(request: Request, dimensions: Dimensions) -> tuple[Strategy, Offload, str, str | None]:
     """(strategy, offload, reason, why nothing fits)."""
     candidates = _candidates(request)
-    too_large = []
+    too_large: list[str] = []
     for strategy, offload in candidates:
         setting = _setting(request, dimensions, strategy, offload)
         if _fits(request, setting):
@@ -168,7 +173,11 @@ def _who(request: Request) -> str:
 def _need(request: Request, setting: Setting) -> str:
     """`ddp needs 148.6 GB of a GPU's 80.0 GB`."""
     need = estimate(setting, on_gpu=request.on_gpu)
-    name = setting.strategy if setting.offload == "none" else f"{setting.strategy} with offload {setting.offload}"
+    name = (
+        setting.strategy
+        if setting.offload == "none"
+        else f"{setting.strategy} with offload {setting.offload}"
+    )
     if request.gpu_memory_bytes is None:
         total = request.workers * need.worker_bytes + need.host_bytes
         return f"{name} needs {gigabytes(total)} of this machine's {gigabytes(request.host_memory_bytes)}"
@@ -211,18 +220,21 @@ def _micro_batch_size(request: Request, setting: Setting) -> tuple[int, str]:
 def _without_dimensions(request: Request) -> Sizing:
     """Safe defaults: shard over several GPUs, one sequence at a time, recompute."""
     unknown = "the model's config.json is not on this machine, so its size is unknown"
+    safe = f"{unknown}; a safe choice"
     strategy: Strategy = "fsdp" if request.on_gpu and request.workers > 1 else "ddp"
     if request.offload != "none":
         strategy = "zero3"
-    checkpointing = request.on_gpu if request.gradient_checkpointing == "auto" else request.gradient_checkpointing
+    checkpointing = (
+        request.on_gpu if request.gradient_checkpointing == "auto" else request.gradient_checkpointing
+    )
     derived = []
     if request.strategy == "auto":
-        derived.append(Derived(field="strategy.type", value=strategy, reason=f"{unknown}; a safe choice"))
+        derived.append(Derived(field="strategy.type", value=strategy, reason=safe))
     if request.gradient_checkpointing == "auto":
         name = "training.gradient_checkpointing"
-        derived.append(Derived(field=name, value=checkpointing, reason=f"{unknown}; a safe choice"))
+        derived.append(Derived(field=name, value=checkpointing, reason=safe))
     if request.micro_batch_size is None:
-        derived.append(Derived(field="training.micro_batch_size", value=1, reason=f"{unknown}; a safe choice"))
+        derived.append(Derived(field="training.micro_batch_size", value=1, reason=safe))
     derived.append(Derived(field="memory", value=None, reason=f"{unknown}: no estimate"))
     return Sizing(
         strategy=strategy if request.strategy == "auto" else request.strategy,

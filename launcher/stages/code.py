@@ -39,6 +39,7 @@ LIBRARIES: dict[StageKind, tuple[str, ...]] = {
     StageKind.MERGE: ("safetensors", "torch"),
     StageKind.PREDICT: ("peft", "rouge-score", "sacrebleu", "tokenizers", "torch", "transformers"),
 }
+_NAME = re.compile(r"(?:train|artifacts)(?:\.[a-z_][a-z0-9_]*)+")
 #: Packages whose modules can be part of a stage's code.
 _PACKAGES = ("artifacts", "train", "launcher.stages.data_run")
 #: How stages are started and reach their files, and what they say meanwhile: no part of what they make.
@@ -87,7 +88,9 @@ class CodeDigests:
         if not any(name == package or name.startswith(f"{package}.") for package in _PACKAGES):
             return None
         base = self._root.joinpath(*name.split("."))
-        return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+        return next(
+            (path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None
+        )
 
     def _module(self, path: Path) -> dict[str, Any]:
         facts: dict[str, Any] = self._digests.derived(path, "module", _parse)[1]
@@ -118,9 +121,8 @@ def imported_names(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if re.fullmatch(r"(?:train|artifacts)(?:\.[a-z_][a-z0-9_]*)+", node.value):
-                yield node.value
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _NAME.fullmatch(node.value):
+            yield node.value
 
 
 def locked_versions(lock: Path) -> dict[str, str]:
@@ -129,4 +131,6 @@ def locked_versions(lock: Path) -> dict[str, str]:
         text = lock.read_text()
     except OSError:
         return {}
-    return {name.lower(): version for name, version in re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", text, re.M)}
+    return {
+        name.lower(): version for name, version in re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", text, re.M)
+    }

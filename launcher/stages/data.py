@@ -9,12 +9,12 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from artifacts.contract import DataFile, DataParams, Derived, StageKind, StagePlan
 from launcher.digests import Digests
 from launcher.errors import Problem
-from launcher.spec.files import file_fault
+from launcher.spec.files import Fault, file_fault
 from launcher.spec.job import SPLITS, Job
 from launcher.spec.load import Loaded
 from launcher.stages.keys import CodeDigest, stage, stage_key
@@ -68,39 +68,47 @@ def _look(
     job: Loaded[Job], place: str, path: Path, digests: Digests, check_head: CheckHead, found: Found
 ) -> DataFile | None:
     """The file's facts; its problems go to `found`."""
+    data, what = job.value.data, f"{place}: {shown(path)}"
 
-    def problem(why: str, way_out: str = "") -> None:
-        found.problems.append(
-            Problem(where=job.where(place), what=f"{place}: {shown(path)}", why=why, way_out=way_out)
-        )
+    def refuse(*faults: Fault) -> None:
+        for fault in faults:
+            problem = Problem(where=job.where(place), what=what, why=fault.why, way_out=fault.way_out)
+            found.problems.append(problem)
 
-    data = job.value.data
     if fault := file_fault(path, inside=job.path.absolute().parent):
-        return problem(fault.why, fault.way_out)
+        refuse(fault)
+        return None
     try:
         _, facts = digests.derived(
             path, f"head of {data.format}", lambda file: dataclasses.asdict(check_head(file, data.format))
         )
         head = Head(**facts)
-        if head.why or head.format is None:
-            return problem(head.why or "no known format", head.way_out)
-        if head.bad_records and data.on_error == "stop":
-            for text in head.bad:
-                problem(text)
-            if head.bad_records > len(head.bad):
-                problem(f"{head.bad_records - len(head.bad):,} more bad records")
-            return problem(
-                f"{head.bad_records:,} bad and {head.records:,} good records so far",
-                "mend them, or write data.on_error: skip",
-            )
+        if faults := _head_faults(head, data.on_error):
+            refuse(*faults)
+            return None
         size_bytes, sha256 = digests.sha256(path)
     except OSError as error:
-        return problem(f"can't be read: {error.strerror or error}")
-    records = f"{head.records:,} records" if head.whole else f"{head.records:,} records in its first 64 MB"
+        refuse(Fault(f"can't be read: {error.strerror or error}"))
+        return None
+    found.derived.append(Derived(field=f"{place}.format", value=head.format, reason=_said(path, head)))
+    format = cast('Literal["messages", "alpaca"]', head.format)
+    return DataFile(path=str(path), size_bytes=size_bytes, sha256=sha256, format=format)
+
+
+def _head_faults(head: Head, on_error: str) -> list[Fault]:
+    if head.why or head.format is None:
+        return [Fault(head.why or "no known format", head.way_out)]
+    if not head.bad_records or on_error == "skip":
+        return []
+    counts = f"{head.bad_records:,} bad records beside {head.records:,} good ones"
+    return [*(Fault(text) for text in head.bad), Fault(counts, "mend them, or write data.on_error: skip")]
+
+
+def _said(path: Path, head: Head) -> str:
+    """`train.jsonl: JSON lines, format alpaca (detected), 400 records`."""
+    where = "" if head.whole else " in the first 64 MB"
     skipped = f", {head.bad_records:,} bad ones to be skipped" if head.bad_records else ""
-    reason = f"{shown(path)}: {head.said}, {records}{skipped}"
-    found.derived.append(Derived(field=f"{place}.format", value=head.format, reason=reason))
-    return DataFile(path=str(path), size_bytes=size_bytes, sha256=sha256, format=head.format)  # type: ignore[arg-type]
+    return f"{shown(path)}: {head.said}, {head.records:,} records{where}{skipped}"
 
 
 def read_head(path: Path, format: str) -> Head:

@@ -1,4 +1,7 @@
-"""The Hugging Face hub's cache on this machine (`models--<org>--<name>/{refs,snapshots,blobs}`), read only."""
+"""The Hugging Face hub's cache on this machine, read only.
+
+It lies in `models--<org>--<name>/`: `refs/`, `snapshots/<commit>/` and the `blobs/` that those link to.
+"""
 
 from __future__ import annotations
 

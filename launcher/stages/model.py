@@ -20,7 +20,7 @@ from launcher import dimensions
 from launcher.digests import Digests
 from launcher.dimensions import Dimensions
 from launcher.errors import Problem, UserError
-from launcher.spec.files import folder_fault
+from launcher.spec.files import Fault, folder_fault
 from launcher.spec.job import Job, Twin
 from launcher.spec.load import Loaded
 from launcher.stages import data as data_stage
@@ -30,7 +30,9 @@ from launcher.stages.keys import CodeDigest, stage, stage_key
 #: The longest sequence of a twin, unless the job asks for longer ones.
 TWIN_POSITIONS = 2048
 #: Dimensions of a rehearsal's twin, which keeps the original's architecture, tokenizer and vocabulary.
-REHEARSAL_TWIN = TwinParams(hidden_size=64, intermediate_size=128, layers=2, attention_heads=4, key_value_heads=2)
+REHEARSAL_TWIN = TwinParams(
+    hidden_size=64, intermediate_size=128, layers=2, attention_heads=4, key_value_heads=2
+)
 
 
 @dataclass
@@ -49,7 +51,7 @@ def find(
     rehearse: bool = False,
     environment: Mapping[str, str] = os.environ,
 ) -> Source:
-    """Resolve the job's model without the network. With `rehearse`, a twin of it: its weights are not read."""
+    """Resolve the job's model without the network; to `rehearse`, a twin of it (no weights are read)."""
     model = job.value.model
     if model.twin is not None:
         return _twin(model.twin, job.value.training.max_length)
@@ -80,7 +82,7 @@ def plan(params: ModelParams, data: StagePlan, code: CodeDigest) -> StagePlan:
 def commit_in_place(
     stage: StagePlan, store: Store, digests: Digests, environment: Mapping[str, str] = os.environ
 ) -> Manifest | None:
-    """Write the marker of a model that is on this machine; None where a stage process has to fetch or make it.
+    """Write the marker of a model on this machine; None where a stage process has to fetch or make it.
 
     Cheap to repeat: an unchanged folder is not read again, and a marker that points to where the model no
     longer lies is replaced. Raises UserError where a folder is not what the plan saw.
@@ -144,6 +146,7 @@ def _twin(twin: Twin, max_length: int) -> Source:
 
 
 def _twin_of(original: ModelParams, max_length: int) -> ModelParams:
+    assert original.source != "twin"
     return dataclasses.replace(
         original,
         source="twin",
@@ -177,21 +180,21 @@ def _unpinned(job: Loaded[Job], field_name: str) -> Source:
 
 
 def _folder(job: Loaded[Job], folder: Path, digests: Digests, *, weights: bool) -> Source:
-    where, what = job.where("model.folder"), f"model.folder: {data_stage.shown(folder)}"
-    if fault := folder_fault(folder, inside=job.path.absolute().parent):
-        return Source(problems=[Problem(where=where, what=what, why=fault.why, way_out=fault.way_out)])
-    if found := model_folder.faults(folder, weights=weights):
-        return Source(
-            problems=[Problem(where=where, what=what, why=fault.why, way_out=fault.way_out) for fault in found]
-        )
-    try:
-        sha256 = model_folder.entries_digest(model_folder.entries(folder, digests, weights=weights))
-    except OSError as error:
-        return Source(problems=[Problem(where=where, what=what, why=f"can't be read: {error.strerror or error}")])
+    fault = folder_fault(folder, inside=job.path.absolute().parent)
+    faults = [fault] if fault else model_folder.faults(folder, weights=weights)
+    if not faults:
+        try:
+            files = model_folder.entries(folder, digests, weights=weights)
+        except OSError as error:
+            faults = [Fault(f"can't be read: {error.strerror or error}")]
+    if faults:
+        where, what = job.where("model.folder"), f"model.folder: {data_stage.shown(folder)}"
+        found = [Problem(where=where, what=what, why=fault.why, way_out=fault.way_out) for fault in faults]
+        return Source(problems=found)
     params = ModelParams(
         source="folder",
         location=str(folder),
-        sha256=sha256,
+        sha256=model_folder.entries_digest(files),
         trust_remote_code=job.value.model.trust_remote_code,
     )
     return Source(params, _dimensions(folder))
@@ -247,7 +250,7 @@ def _dimensions(folder: Path) -> Dimensions | None:
 
 
 def _key_params(params: ModelParams) -> dict[str, object]:
-    """What decides the model's content: its digest or pinned revision, or how it is made; not where it lies."""
+    """What decides the content: its digest, or the pinned revision, or how it is made; not its place."""
     values = dataclasses.asdict(params)
     if params.sha256 is not None:
         del values["location"], values["hub"]

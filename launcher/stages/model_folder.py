@@ -4,42 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import re
 from pathlib import Path
 from typing import Any
 
 from artifacts.contract import canonical_json
 from artifacts.manifest import FileEntry
 from launcher.digests import Digests
+from launcher.spec.files import Fault
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 #: One of these makes a tokenizer.
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tiktoken.model")
+TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "tiktoken.model",
+)
 #: Files beside the weights that belong to a model: configs, tokenizer, templates and remote code.
 _SUFFIXES = {".json", ".model", ".txt", ".jinja", ".tiktoken", ".py", ".cu", ".cpp"}
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 #: Hub caches name large files' blobs by their SHA-256 (64 hex digits), small ones by git's SHA-1.
-_SHA256_DIGITS = 64
+_LFS_BLOB = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
-class FolderFault:
-    why: str
-    way_out: str = ""
-
-
-def faults(folder: Path, *, weights: bool = True) -> list[FolderFault]:
+def faults(folder: Path, *, weights: bool = True) -> list[Fault]:
     """What keeps a folder from being a base model; empty when nothing. Opens only JSON files."""
     found = []
     config = read_json(folder / "config.json")
     if config is None:
-        found.append(FolderFault("has no config.json that can be read", "name the folder of a transformers model"))
+        found.append(Fault("has no config.json that can be read", "name the folder of a transformers model"))
     elif (folder / "adapter_config.json").is_file() and "model_type" not in config:
-        found.append(FolderFault("is an adapter, not a model", "name its base model, or merge it first"))
+        found.append(Fault("is an adapter, not a model", "name its base model, or merge it first"))
     if not any((folder / name).is_file() for name in TOKENIZERS):
         found.append(
-            FolderFault(
+            Fault(
                 f"has no tokenizer ({', '.join(TOKENIZERS[:2])}, …)",
                 "save the model's tokenizer beside it: tokenizer.save_pretrained(FOLDER)",
             )
@@ -47,14 +49,14 @@ def faults(folder: Path, *, weights: bool = True) -> list[FolderFault]:
     return found + (_weight_faults(folder) if weights else [])
 
 
-def _weight_faults(folder: Path) -> list[FolderFault]:
+def _weight_faults(folder: Path) -> list[Fault]:
     shards = weight_files(folder)
     if not shards:
         pickled = next((path.name for path in sorted(folder.iterdir()) if path.suffix in _PICKLED), None)
         if pickled is None:
-            return [FolderFault("has no safetensors weights", f"it needs {SINGLE} or {INDEX} and its shards")]
+            return [Fault("has no safetensors weights", f"it needs {SINGLE} or {INDEX} and its shards")]
         return [
-            FolderFault(
+            Fault(
                 f"has pickled weights only ({pickled}), which can run code when they are loaded",
                 "convert them where you trust them: AutoModelForCausalLM.from_pretrained(FOLDER)"
                 ".save_pretrained(FOLDER), which writes safetensors",
@@ -65,7 +67,7 @@ def _weight_faults(folder: Path) -> list[FolderFault]:
         return []
     more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
     text = f"lacks {', '.join(missing[:3])}{more}, which {INDEX} names"
-    return [FolderFault(text, "download or copy the model again")]
+    return [Fault(text, "download or copy the model again")]
 
 
 def weight_files(folder: Path) -> list[str]:
@@ -89,7 +91,9 @@ def model_files(folder: Path, *, weights: bool = True) -> list[str]:
 
 def entries(folder: Path, digests: Digests, *, weights: bool = True) -> list[FileEntry]:
     """Sizes and digests of the model's files. Raises OSError."""
-    return [FileEntry(name, *_digest(folder / name, digests)) for name in model_files(folder, weights=weights)]
+    return [
+        FileEntry(name, *_digest(folder / name, digests)) for name in model_files(folder, weights=weights)
+    ]
 
 
 def entries_digest(files: list[FileEntry]) -> str:
@@ -110,7 +114,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def _digest(path: Path, digests: Digests) -> tuple[int, str]:
     """(bytes, SHA-256). A blob of the hub's cache is named by its digest, which readers verify."""
     target = path.resolve() if path.is_symlink() else path
-    name = target.name
-    if target.parent.name == "blobs" and len(name) == _SHA256_DIGITS and not set(name) - set("0123456789abcdef"):
-        return target.stat().st_size, name
+    if target.parent.name == "blobs" and _LFS_BLOB.fullmatch(target.name):
+        return target.stat().st_size, target.name
     return digests.sha256(target)
