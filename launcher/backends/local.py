@@ -40,7 +40,7 @@ from launcher.backends.processes import (
 from launcher.errors import UserError
 from launcher.status import Observation
 
-HOST_COMMAND = (sys.executable, "-m", "train.host")
+HOST_COMMAND = (sys.executable, "-P", "-m", "train.host")
 
 #: Between SIGTERM and SIGKILL.
 KILL_AFTER_S = 10.0

@@ -1,5 +1,6 @@
 """Stage processes on this machine: forked from the stage host, from the driver itself, or run directly.
 
+They run with `python -P`, which keeps a `train` folder of the working directory from being taken for ours.
 All three are asked in the same way: `poll()` is None while the process runs, then its exit code (-N: killed
 by signal N).
 """
@@ -84,7 +85,7 @@ class DirectProcess:
     def __init__(self, argv: Sequence[str], log: Path, keep_open: Sequence[int]) -> None:
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "train", *argv],
+                [sys.executable, "-P", "-m", "train", *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
