@@ -1,4 +1,4 @@
-"""Checkpoints of a training: `train/<key>/checkpoint-<step>-<attempt>/`, complete once its marker is there."""
+"""Checkpoints of a training: `train/<key>/checkpoint-<step>-<attempt>/`, whole once the marker is there."""
 
 from __future__ import annotations
 

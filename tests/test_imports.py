@@ -19,7 +19,7 @@ LAUNCHER_LAYERS = [
     ["memory", "stages"],
     ["plan", "plan_text"],
     ["journal", "board"],
-    ["backends", "checkpoints", "record", "report", "reporting", "data_check", "live"],
+    ["backends", "checkpoints", "record", "fetch", "report", "reporting", "data_check", "live"],
     ["run"],
     ["pilot"],
     ["commands", "cli", "__main__"],
