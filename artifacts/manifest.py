@@ -125,7 +125,7 @@ def verify(store: Store, prefix: str) -> list[str]:
     manifest = read_marker(store, prefix)
     if manifest is None:
         return [f"{MARKER}: missing or unreadable"]
-    source, folder = _source(store, prefix, manifest)
+    source, folder = file_source(store, prefix, manifest)
     problems = []
     for entry in manifest.files:
         try:
@@ -146,7 +146,7 @@ def local_folder(store: Store, prefix: str) -> Path:
     manifest = read_marker(store, prefix)
     if manifest is None:
         raise ObjectMissingError(f"{prefix}/{MARKER}")
-    source, folder = _source(store, prefix, manifest)
+    source, folder = file_source(store, prefix, manifest)
     path = source.local_path(folder.rstrip("/"))
     if path is None:
         raise ValueError(f"{prefix} does not lie on this machine")
@@ -167,8 +167,8 @@ def hash_stream(stream: BinaryIO) -> tuple[int, str]:
     return size_bytes, digest.hexdigest()
 
 
-def _source(store: Store, prefix: str, manifest: Manifest) -> tuple[Store, str]:
-    """Where the files lie: a store and the prefix of their keys in it."""
+def file_source(store: Store, prefix: str, manifest: Manifest) -> tuple[Store, str]:
+    """Where the artifact's files lie: a store, and what comes before each path to make a key of it."""
     if manifest.location is None:
         return store, f"{prefix}/"
     return open_store(manifest.location), ""
