@@ -25,7 +25,9 @@ LAUNCHER_LAYERS = [
     ["commands", "cli", "__main__"],
 ]
 
-MODULES = [path for room in ("artifacts", "launcher", "train") for path in sorted((ROOT / room).rglob("*.py"))]
+MODULES = [
+    path for room in ("artifacts", "launcher", "train") for path in sorted((ROOT / room).rglob("*.py"))
+]
 
 
 def module_name(path: Path) -> str:

@@ -93,12 +93,13 @@ def _edited(text: str, document: Document, path: Path, source: str, field: str, 
     written = f'"{value}"' if value.isdigit() else value
     if ("model", field) in document.spans:
         start, end = document.spans["model", field]
-        space = "" if text[start - 1 : start].isspace() else " "  # `revision:` has no value yet
-        result = f"{text[:start]}{space}{written}{text[end:]}"
+        if start == end:  # `revision:` without a value, perhaps with a comment
+            start = end = text.index(":", _offset(text, document.keys["model", field])) + 1
+            written = f" {written}"
+        result = f"{text[:start]}{written}{text[end:]}"
     else:
         _, end = document.spans["model", source]
-        opening = document.values["model",]
-        if _character(text, opening) == "{":
+        if text[_offset(text, document.values["model",])] == "{":
             result = f"{text[:end]}, {field}: {written}{text[end:]}"
         else:
             newline = "\r\n" if "\r\n" in text else "\n"
@@ -111,14 +112,19 @@ def _edited(text: str, document: Document, path: Path, source: str, field: str, 
         if parse_mapping(result, str(path)).value == expected:
             return result
     place = document.keys["model", source]
-    where = f"{path}:{place.line}:{place.column}"
-    raise UserError(Problem(where=where, what=f"model.{field}", why="can't be written into this layout",
-                            way_out=f"write `{field}: {written}` under model"))  # fmt: skip
+    raise UserError(
+        Problem(
+            where=f"{path}:{place.line}:{place.column}",
+            what=f"model.{field}",
+            why="can't be written into this layout",
+            way_out=f"write `{field}: {written.strip()}` under model",
+        )
+    )
 
 
-def _character(text: str, position: Position) -> str:
-    lines = re.split(r"\r\n|\r|\n", text)
-    return lines[position.line - 1][position.column - 1 :][:1]
+def _offset(text: str, position: Position) -> int:
+    line_starts = [0, *(end.end() for end in re.finditer(r"\r\n|\r|\n", text))]
+    return line_starts[position.line - 1] + position.column - 1
 
 
 def _replace(path: Path, text: str) -> None:

@@ -18,9 +18,9 @@ model:                          # one of hub, folder, store, twin
   # folder: ../models/qwen3     # or a folder with config.json, tokenizer and safetensors
 
 data:                           # JSON list, JSON lines, CSV or Parquet; paths start at this file
-  train: {name}.train.jsonl     # one {{"messages": [{{"role": ..., "content": ...}}, ...]}} a line, or alpaca
-  # eval: {name}.eval.jsonl     # for the evaluation loss during training
-  # test: {name}.test.jsonl     # answered before and after training, and scored
+  train: train.jsonl            # {{"messages": [{{"role": ..., "content": ...}}, ...]}} a line, or alpaca
+  # eval: eval.jsonl            # for the evaluation loss during training
+  # test: test.jsonl            # answered before and after training, and scored
   # on_error: skip              # count bad records instead of stopping
 
 method: lora                    # or full; lora takes more:

@@ -24,6 +24,8 @@ MAX_DEPTH = 32
 #: Longest number. Python refuses to read or print integers of more than 4,300 digits.
 MAX_NUMBER_LENGTH = 100
 
+_MAX_REPEATED = 20  # keys given twice: enough to be told at once
+
 FieldPath = tuple[str | int, ...]
 
 
@@ -267,6 +269,8 @@ class _Composer:
                     way_out=f"the first is on line {first.line}; remove one",
                 )
             )
+            if len(self.problems) == _MAX_REPEATED:
+                raise UserError(self.problems)
         else:
             self.keys[path] = self.last
         parent.key = key
