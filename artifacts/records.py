@@ -116,10 +116,12 @@ class RecordFile:
                 if not (item.at_end and not self.whole):
                     yield dataclasses.replace(item, file=str(self.path))
                 continue
-            number, byte_offset, line, value, raw = cast(RawRecord, item)
+            number, byte_offset, line, value, raw, at_end = cast(RawRecord, item)
             try:
                 messages = conversation(value, format)
             except RecordError as error:
+                if at_end and not self.whole:
+                    return
                 yield BadRecord(number, byte_offset, line, str(error), str(self.path))
                 continue
             if len(value) > 1:
