@@ -215,7 +215,8 @@ def _order_reason(role: object, previous: str | None) -> str:
         }
         known = near[0] if near else other.get(str(role).lower())
         hint = f"; did you mean {known}?" if known else ""
-        return f"unknown role {describe(role)}; roles are {', '.join(ROLES)}{hint}"
+        shown = repr(role[:40]) if isinstance(role, str) else describe(role)
+        return f"unknown role {shown}; roles are {', '.join(ROLES)}{hint}"
     if role == "system":
         return "a second system message" if previous == "system" else "a system message must come first"
     if previous in (None, "system"):
