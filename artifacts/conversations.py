@@ -114,7 +114,10 @@ def _messages_of_alpaca(record: dict[str, Any]) -> list[Message]:
     messages = []
     if system := _optional_text(record, "system"):
         messages.append({"role": "system", "content": system})
-    for position, turn in enumerate(record.get("history") or (), 1):
+    history = record.get("history") or []
+    if not isinstance(history, list):
+        raise RecordError(f"history is {describe(history)}, not a list of pairs [question, answer]")
+    for position, turn in enumerate(history, 1):
         if not (isinstance(turn, list) and len(turn) == 2):
             raise RecordError(f"history {position} is not a pair [question, answer] but {describe(turn)}")
         messages += (
@@ -212,7 +215,8 @@ def _order_reason(role: object, previous: str | None) -> str:
         }
         known = near[0] if near else other.get(str(role).lower())
         hint = f"; did you mean {known}?" if known else ""
-        return f"unknown role {describe(role)}; roles are {', '.join(ROLES)}{hint}"
+        shown = repr(role[:40]) if isinstance(role, str) else describe(role)
+        return f"unknown role {shown}; roles are {', '.join(ROLES)}{hint}"
     if role == "system":
         return "a second system message" if previous == "system" else "a system message must come first"
     if previous in (None, "system"):

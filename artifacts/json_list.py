@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -51,11 +52,8 @@ def read_json_list(
             found = text.skip_record(max_record_bytes)
         else:
             problem, found = _read_one(text, number, max_record_bytes)
-        if not found:
-            assert isinstance(problem, BadRecord)
-            yield BadRecord(
-                number, start, line, f"{problem.reason}; what follows can't be read", at_end=text.ended
-            )
+        if not found and isinstance(problem, BadRecord):
+            yield dataclasses.replace(problem, reason=f"{problem.reason}; what follows can't be read")
             return
         yield problem
         comma_at = text.skip_comma()
@@ -70,7 +68,8 @@ def _read_one(text: _Window, number: int, max_record_bytes: int) -> tuple[RawRec
     try:
         value, length = text.decode(max_record_bytes)
     except RecordError as error:
-        return BadRecord(number, start, line, str(error)), text.skip_record(max_record_bytes)
+        bad = BadRecord(number, start, line, str(error), at_end=isinstance(error, _CutError))
+        return bad, text.skip_record(max_record_bytes)
     raw = text.advance(length)
     if text.has_escapes:
         try:
@@ -80,6 +79,10 @@ def _read_one(text: _Window, number: int, max_record_bytes: int) -> tuple[RawRec
             return BadRecord(number, start, line, reason), True
     one_line = text.line == line and b"\r" not in raw
     return RawRecord(number, start, line, value, raw if one_line else None), True
+
+
+class _CutError(RecordError):
+    """The record may be fine but for the end of the file."""
 
 
 class _Window:
@@ -141,13 +144,13 @@ class _Window:
             except json.JSONDecodeError as error:
                 cut = error.msg.startswith("Unterminated") or error.pos > len(self._text) - _LONGEST_TOKEN
                 if self.ended or not cut:
-                    raise RecordError(json_reason(error, self._text, self._base())) from None
+                    kind = _CutError if cut else RecordError
+                    raise kind(json_reason(error, self._text, self._base())) from None
             except (ValueError, RecursionError) as error:
                 raise RecordError(json_reason(error, self._text, self._base())) from None
             else:
-                number_may_go_on = (
-                    end == len(self._text) and isinstance(value, (int, float)) and not self.ended
-                )
+                near_end = end > len(self._text) - _LONGEST_TOKEN
+                number_may_go_on = isinstance(value, (int, float)) and near_end and not self.ended
                 if not number_may_go_on:
                     if end - self._position > max_bytes:
                         raise RecordError(f"longer than {max_bytes} bytes")

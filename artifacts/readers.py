@@ -47,6 +47,7 @@ class RawRecord(NamedTuple):
     line: int | None
     value: Any
     raw: bytes | None  # its JSON where that stands on one line
+    at_end: bool = False  # as BadRecord's
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def json_reason(error: Exception, text: str, byte_offset: int) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply (hundreds of brackets inside each other)"
     if not isinstance(error, json.JSONDecodeError):
-        return "a number with too many digits" if "int string conversion" in str(error) else str(error)
+        return "a number with too many digits" if "integer string conversion" in str(error) else str(error)
     position = error.pos
     where = f"at byte offset {byte_offset + _byte_length(text[:position])}"
     before, after = text[max(0, position - 64) : position].rstrip(), text[position : position + 64].lstrip()

@@ -116,10 +116,12 @@ class RecordFile:
                 if not (item.at_end and not self.whole):
                     yield dataclasses.replace(item, file=str(self.path))
                 continue
-            number, byte_offset, line, value, raw = cast(RawRecord, item)
+            number, byte_offset, line, value, raw, at_end = cast(RawRecord, item)
             try:
                 messages = conversation(value, format)
             except RecordError as error:
+                if at_end and not self.whole:
+                    return
                 yield BadRecord(number, byte_offset, line, str(error), str(self.path))
                 continue
             if len(value) > 1:
@@ -196,6 +198,10 @@ def _nested_hint(value: dict[str, Any]) -> str:
     return ""
 
 
+def _unreadable(error: OSError) -> DataFileError:
+    return DataFileError(f"can't be read: {error.strerror or error}")
+
+
 class _Source(io.RawIOBase):
     """The file's bytes up to a limit, counted and hashed as they pass."""
 
@@ -205,7 +211,10 @@ class _Source(io.RawIOBase):
         self._path, self._digest = path, digest
 
     def open(self) -> BinaryIO:
-        self._file = self._path.open("rb", buffering=0)
+        try:
+            self._file = self._path.open("rb", buffering=0)
+        except OSError as error:
+            raise _unreadable(error) from None
         return io.BufferedReader(self, _BUFFER_BYTES)
 
     def readable(self) -> bool:
@@ -215,7 +224,10 @@ class _Source(io.RawIOBase):
         view = memoryview(buffer)
         if self.limit_bytes is not None:
             view = view[: max(0, self.limit_bytes - self.bytes_read)]
-        count = self._file.readinto(view) or 0
+        try:
+            count = self._file.readinto(view) or 0
+        except OSError as error:
+            raise _unreadable(error) from None
         self.bytes_read += count
         if self._digest is not None:
             self._digest.update(view[:count])
@@ -278,8 +290,6 @@ def check_head(
                 good += 1
     except DataFileError as error:
         return dataclasses.replace(check, why=error.why, way_out=error.way_out)
-    except OSError as error:
-        return dataclasses.replace(check, why=f"can't be read: {error.strerror or error}")
     if not good:
         why = f"no usable record; {bad[0]}" if bad else "the file holds no records"
         return dataclasses.replace(check, bad_records=bad_count, bad=bad, why=why)

@@ -39,7 +39,7 @@ def read_csv(
             continue
         number += 1
         try:
-            yield RawRecord(number, start, line, _row(header, row, lines.invalid_at), None)
+            yield RawRecord(number, start, line, _row(header, row, lines.invalid_at), None, lines.unfinished)
         except RecordError as error:
             yield BadRecord(number, start, line, str(error), at_end=lines.unfinished)
 
@@ -51,6 +51,8 @@ def _header(lines: _Lines) -> tuple[list[str], str]:
         raise DataFileError(
             f"the header is not UTF-8 (byte offset {lines.invalid_at})", "save the file as UTF-8"
         )
+    if "\r" in first.rstrip("\r\n"):
+        raise DataFileError("lines end with a bare carriage return", "end them with a newline: mac2unix FILE")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataFileError(f"the header names the column {twice[0]!r} twice")
@@ -76,7 +78,7 @@ def _csv_reason(error: Exception) -> str:
     if "unexpected end of data" in str(error):
         return "a quoted field is never closed: all that follows belongs to it"
     if "new-line character" in str(error):
-        return "a bare carriage return: end lines with \\n or \\r\\n"
+        return "a bare carriage return outside quotes"
     if "field larger" in str(error):
         return "longer than a record may be (a quote that is never closed?)"
     return str(error) if isinstance(error, RecordError) else f"not CSV: {error}"

@@ -7,24 +7,21 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from artifacts.manifest import ArtifactWriter
-from launcher.stages.background import Background
+from launcher.stages.data_run.background import Background
 
 SHARD_BYTES = 64_000_000
 _WRITE_BYTES = 4 * 1024 * 1024
 
 
 class ShardWriter:
-    """Begins the next file once the current one has `shard_bytes` (and at most one write's lines more).
+    """Begins the next file once the current one has SHARD_BYTES (and at most one write's lines more).
 
     Hashing, writing and fsync happen in the background.
     """
 
-    def __init__(
-        self, writer: ArtifactWriter, split: str, background: Background, shard_bytes: int = SHARD_BYTES
-    ) -> None:
+    def __init__(self, writer: ArtifactWriter, split: str, background: Background) -> None:
         self.names: list[str] = []
         self._writer, self._split, self._background = writer, split, background
-        self._shard_bytes = shard_bytes
         self._lines: list[bytes] = []
         self._held_bytes = self._shard_size = 0
         self._open_shard = contextlib.ExitStack()
@@ -49,7 +46,7 @@ class ShardWriter:
     def write(self, line: bytes) -> None:
         self._lines.append(line)
         self._held_bytes += len(line) + 1
-        if self._held_bytes >= min(_WRITE_BYTES, self._shard_bytes):
+        if self._held_bytes >= min(_WRITE_BYTES, SHARD_BYTES):
             self._flush()
 
     def _flush(self) -> None:
@@ -58,7 +55,7 @@ class ShardWriter:
         if self._shard_size == 0:
             self.names.append(f"{self._split}-{len(self.names):05d}.jsonl")
         self._shard_size += self._held_bytes
-        last = self._shard_size >= self._shard_bytes
+        last = self._shard_size >= SHARD_BYTES
         self._background.run(self._write_block, self.names[-1], self._lines, last)
         self._lines, self._held_bytes = [], 0
         if last:

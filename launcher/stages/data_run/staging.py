@@ -18,9 +18,9 @@ from artifacts.manifest import ArtifactWriter, hash_file
 from artifacts.records import BadRecord, DataFileError, DataReport, FileReport, RecordFile, SplitReport
 from artifacts.store import Store
 from launcher.errors import Problem, UserError
-from launcher.stages.background import Background, BackgroundSha256
-from launcher.stages.fingerprints import FingerprintBag, fingerprints
-from launcher.stages.shards import ShardWriter
+from launcher.stages.data_run.background import Background, BackgroundSha256
+from launcher.stages.data_run.fingerprints import FingerprintBag, fingerprints
+from launcher.stages.data_run.shards import ShardWriter
 
 LISTED_BAD_RECORDS = 100  # per split, in the report
 _SHOWN_BAD_RECORDS = 10  # in the error of `on_error: stop`
@@ -85,12 +85,8 @@ class _Split:
         try:
             records = self._open(file, digest)
             at_end = self._copy(records, shards)
-        except (DataFileError, OSError) as error:
-            why = (
-                error.why if isinstance(error, DataFileError) else f"can't be read: {error.strerror or error}"
-            )
-            way_out = error.way_out if isinstance(error, DataFileError) else ""
-            raise UserError(Problem(where="", what=file.path, why=why, way_out=way_out)) from None
+        except DataFileError as error:
+            raise UserError(Problem(where="", what=file.path, why=error.why, way_out=error.way_out)) from None
         if at_end and records.file_type is not FileType.PARQUET and digest.hexdigest() != file.sha256:
             raise _changed(file)
         self._files.append(

@@ -13,8 +13,8 @@ _WAITING = 4  # calls that may queue up; their data is held
 
 
 class Background:
-    """One thread that makes calls in the order given. A call's exception comes out of a later `run` or `wait`,
-    or of the end of the `with` block."""
+    """One thread that makes calls in the order given. What a call raises comes out of a later `run` or
+    `wait`, or of the end of the `with` block."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="data")
