@@ -100,6 +100,8 @@ def train_rank(task: TrainTask) -> Outcome:
     set_seed(params.seed + 1 + task.rank)  # dropout differs by rank; a checkpoint brings its own state
     trainer.train(resume_from_checkpoint=str(task.resume_from) if task.resume_from else None)
     trainer.flush_metrics()
+    if not trainer.stopped:
+        trainer.write_final()
     return Outcome("drained" if trainer.stopped else "done", trainer.state.global_step)
 
 
