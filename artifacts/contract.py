@@ -165,6 +165,11 @@ class TrainParams:
     peak_flops_per_second: float | None = None  # dense, at `precision`, of one accelerator
     fresh: str | None = None  # salt of `submit --fresh`: another key on purpose
 
+    @property
+    def sequences_per_step(self) -> int:
+        """The global batch size."""
+        return self.micro_batch_size * self.gradient_accumulation_steps * self.world_size
+
 
 @dataclass(frozen=True, kw_only=True)
 class MergeParams:

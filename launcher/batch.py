@@ -29,8 +29,12 @@ def sequences_of_tokens(tokens: int, max_length: int, unit: int) -> tuple[int, s
 
 def arithmetic(micro: int, accumulation: int, workers: int) -> str:
     """`32 sequences = 4 per worker × 4 accumulation × 2 workers`."""
-    sequences = micro * accumulation * workers
-    return f"{sequences} sequences = {micro} per worker × {accumulation} accumulation × {workers} workers"
+    total = _counted(micro * accumulation * workers, "sequence")
+    return f"{total} = {micro} per worker × {accumulation} accumulation × {counted_workers(workers)}"
+
+
+def counted_workers(workers: int) -> str:
+    return _counted(workers, "worker")
 
 
 def indivisible(where: str, sequences: int, workers: int, micro: int | None) -> Problem | None:
@@ -38,7 +42,7 @@ def indivisible(where: str, sequences: int, workers: int, micro: int | None) -> 
     unit = workers * (micro or 1)
     if sequences % unit == 0:
         return None
-    each = f"{workers} workers × {micro} sequences (micro_batch_size)" if micro else f"{workers} workers"
+    each = counted_workers(workers) + (f" × {micro} sequences (micro_batch_size)" if micro else "")
     sizes = sorted({max(1, sequences // unit) * unit, (sequences // unit + 1) * unit})
     fitting = [n for n in range(1, workers + 1) if sequences % (n * (micro or 1)) == 0]
     way_out = f"use {_either(sizes)}"
@@ -55,6 +59,10 @@ def indivisible(where: str, sequences: int, workers: int, micro: int | None) -> 
         why=f"{sequences} sequences do not divide into {each}",
         way_out=way_out,
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _either(numbers: list[int]) -> str:

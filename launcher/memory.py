@@ -177,9 +177,12 @@ def _activations(setting: Setting) -> list[Term]:
     return [*terms, Term("logits", 12 * chunk, f"12 B × {count(chunk)} logits at a time")]
 
 
-def gigabytes(number: float) -> str:
-    """`81.9 GB` (10^9 bytes); small ones in MB."""
-    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.0f} MB"
+def bytes_text(number: float) -> str:
+    """`81.9 GB`, `640 MB`, `12 kB` (powers of 1000)."""
+    for unit, size, digits in (("GB", 10**9, 1), ("MB", 10**6, 0), ("kB", 10**3, 0)):
+        if number >= size:
+            return f"{number / size:,.{digits}f} {unit}"
+    return f"{number:.0f} B"
 
 
 def count(number: int) -> str:

@@ -17,9 +17,12 @@ from artifacts.contract import (
     Plan,
     PredictParams,
     PrepareParams,
+    StageKind,
     StagePlan,
     TrainParams,
 )
+from artifacts.manifest import is_complete
+from artifacts.store import Store
 from launcher import rehearsal
 from launcher.digests import Digests
 from launcher.errors import UserError
@@ -62,7 +65,7 @@ def make(
     if rehearse:
         job = rehearsal.of(job, machine)
     resolver = Resolver(job, machine)
-    found = data.find(job, digests, check_head)
+    found = data.find(job, digests, code, check_head)
     source = model.find(job, digests, rehearse=rehearse, environment=environment)
     resolver.problems += [*found.problems, *source.problems]
     engine, after = resolver.engine(), resolver.after()
@@ -84,6 +87,11 @@ def make(
         job=_resolved(job.value, train_params, engine, after),
         derived=[*(rehearsal.derived(job.value) if rehearse else []), *found.derived, *resolver.derived],
     )
+
+
+def completed(plan: Plan, store: Store) -> frozenset[StageKind]:
+    """The stages whose artifact is in the store: they will be skipped."""
+    return frozenset(stage.kind for stage in plan.stages if is_complete(store, stage.output))
 
 
 def _stages(
@@ -116,28 +124,26 @@ def _stages(
     return stages
 
 
-def _resolved(
-    job: Job, params: TrainParams, engine: Literal["torchrun", "ray"], after: After
-) -> dict[str, Any]:
-    """The job with what it left out filled in, as plain values."""
-    sequences = params.micro_batch_size * params.gradient_accumulation_steps * params.world_size
+def _resolved(job: Job, params: TrainParams, engine: Engine, after: After) -> dict[str, Any]:
+    """The job with what it left out filled in, as plain values: itself a job, with the same plan."""
     training = {
         "epochs": params.epochs,
         "learning_rate": params.learning_rate,
         "warmup_share": params.warmup_share,
-        "global_batch_size": sequences,
+        "global_batch_size": params.sequences_per_step,
+        "global_batch_tokens": None,  # the same in tokens
         "micro_batch_size": params.micro_batch_size,
         "precision": params.precision,
         "gradient_checkpointing": params.gradient_checkpointing,
     }
     sections = {
+        "method": {"alpha": params.lora.alpha} if params.lora else {},
         "training": training,
         "strategy": {"type": params.strategy, "offload": params.offload},
         "compute": {"workers": params.world_size, "accelerator": params.accelerator},
-        "method": {"alpha": params.lora.alpha} if params.lora else {},
     }
     filled: dict[str, Any] = {
         name: getattr(job, name).model_copy(update=values) for name, values in sections.items()
     }
     resolved = job.model_copy(update={**filled, "engine": engine, "after": after})
-    return resolved.model_dump(mode="json", exclude_none=True)
+    return resolved.model_dump(mode="json", exclude_none=True, exclude_unset=True)

@@ -64,7 +64,9 @@ def derived(job: Job) -> list[Derived]:
     training = job.training
     each = f"{training.steps} steps of {training.global_batch_size} sequences of {training.max_length} tokens"
     cut = f"{RECORDS_PER_SPLIT} records of each split, {job.compute.workers} workers, {each}"
-    twin = "the original's architecture and tokenizer, scaled-down dimensions, random weights"
+    twin = "a twin: the model's architecture and tokenizer, scaled-down dimensions, random weights"
+    if job.model.twin is not None:
+        twin = "the job's own twin, as it is"
     return [
         Derived(field="rehearsal", value=True, reason=cut),
         Derived(field="rehearsal.model", value="twin", reason=twin),

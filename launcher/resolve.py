@@ -74,10 +74,8 @@ class Resolver:
             )
             self.say("compute.workers", workers, reason)
         elif gpus and workers > gpus:
-            way_out = f"write {gpus} or fewer, or leave it out"
-            self.refuse(
-                "compute.workers", workers, f"this machine has {gpus} GPUs, one for each worker", way_out
-            )
+            why = f"this machine has {gpus} GPUs, and each worker needs one"
+            self.refuse("compute.workers", workers, why, f"write {gpus} or fewer, or leave it out")
         return workers
 
     def _accelerator(self) -> Accelerator | None:

@@ -9,7 +9,7 @@ from typing import Literal
 from artifacts.contract import Derived
 from launcher.catalog import Precision
 from launcher.dimensions import Dimensions
-from launcher.memory import USABLE_SHARE, Estimate, Offload, Setting, Strategy, Term, estimate, gigabytes
+from launcher.memory import USABLE_SHARE, Estimate, Offload, Setting, Strategy, bytes_text, estimate
 
 #: Tokens of one forward pass beyond which a device is busy anyway; more only cost memory.
 TOKENS_PER_PASS_GPU = 16_384
@@ -88,24 +88,20 @@ def choose(request: Request) -> Sizing:
 def memory_lines(request: Request, result: Estimate) -> list[Derived]:
     """The arithmetic of an estimate, one line a term, for the plan."""
 
-    def lines(part: str, terms: tuple[Term, ...]) -> list[Derived]:
-        return [
-            Derived(field=f"memory.{part}.{term.name}", value=term.bytes, reason=term.formula)
-            for term in terms
-        ]
+    def line(part: str, name: str, number: int, text: str) -> Derived:
+        return Derived(field=f"memory.{part}.{name}", value=number, reason=text)
 
-    derived = [*lines("worker", result.worker), *lines("host", result.host)]
+    machine = f"of {bytes_text(request.host_memory_bytes)} on this machine"
     if request.gpu_memory_bytes is not None:
-        bound = f"of {gigabytes(request.gpu_memory_bytes)} on its GPU"
+        bound = f"of {bytes_text(request.gpu_memory_bytes)} on its GPU"
     else:
-        together = gigabytes(request.workers * result.worker_bytes)
-        bound = (
-            f"{request.workers} of them {together}, of {gigabytes(request.host_memory_bytes)} on this machine"
-        )
-    derived.append(Derived(field="memory.worker.total", value=result.worker_bytes, reason=bound))
+        together = f"{request.workers} of them {bytes_text(request.workers * result.worker_bytes)}"
+        bound = machine if request.workers == 1 else f"{together}, {machine}"
+    derived = [line("worker", term.name, term.bytes, term.formula) for term in result.worker]
+    derived.append(line("worker", "total", result.worker_bytes, bound))
     if result.host:
-        bound = f"of {gigabytes(request.host_memory_bytes)} on this machine"
-        derived.append(Derived(field="memory.host.total", value=result.host_bytes, reason=bound))
+        derived += [line("host", term.name, term.bytes, term.formula) for term in result.host]
+        derived.append(line("host", "total", result.host_bytes, machine))
     return derived
 
 
@@ -143,11 +139,11 @@ def _strategy(request: Request, dimensions: Dimensions) -> tuple[Strategy, Offlo
     for strategy, offload in candidates:
         setting = _setting(request, dimensions, strategy, offload)
         if _fits(request, setting):
-            reason = _need(request, setting)
+            reason = _need(request, setting, "needs at least")
             if too_large:
                 reason = f"{'; '.join(too_large)}; {reason}"
             return strategy, offload, f"{_who(request)}: {reason}", None
-        too_large.append(_need(request, setting))
+        too_large.append(_need(request, setting, "needs at least"))
     strategy, offload = candidates[-1]
     over = _fullness(request, _setting(request, dimensions, strategy, offload)) > 1
     reason = "; ".join(too_large)
@@ -170,21 +166,16 @@ def _who(request: Request) -> str:
     return f"{workers} on {'GPUs' if request.on_gpu else 'CPU'}"
 
 
-def _need(request: Request, setting: Setting) -> str:
+def _need(request: Request, setting: Setting, needs: str = "needs") -> str:
     """`ddp needs 148.6 GB of a GPU's 80.0 GB`."""
     need = estimate(setting, on_gpu=request.on_gpu)
-    name = (
-        setting.strategy
-        if setting.offload == "none"
-        else f"{setting.strategy} with offload {setting.offload}"
-    )
+    offload = "" if setting.offload == "none" else f" with offload {setting.offload}"
+    machine = f"of this machine's {bytes_text(request.host_memory_bytes)}"
+    text = f"{setting.strategy}{offload} {needs} "
     if request.gpu_memory_bytes is None:
-        total = request.workers * need.worker_bytes + need.host_bytes
-        return f"{name} needs {gigabytes(total)} of this machine's {gigabytes(request.host_memory_bytes)}"
-    text = f"{name} needs {gigabytes(need.worker_bytes)} of a GPU's {gigabytes(request.gpu_memory_bytes)}"
-    if need.host_bytes:
-        text += f" and {gigabytes(need.host_bytes)} of this machine's {gigabytes(request.host_memory_bytes)}"
-    return text
+        return f"{text}{bytes_text(request.workers * need.worker_bytes + need.host_bytes)} {machine}"
+    text += f"{bytes_text(need.worker_bytes)} of a GPU's {bytes_text(request.gpu_memory_bytes)}"
+    return f"{text} and {bytes_text(need.host_bytes)} {machine}" if need.host_bytes else text
 
 
 def _checkpointing(request: Request, setting: Setting) -> tuple[bool, str]:
@@ -211,7 +202,8 @@ def _micro_batch_size(request: Request, setting: Setting) -> tuple[int, str]:
     if micro == share:
         why = f"all {share} sequences of a worker's step fit one forward pass"
     elif micro == filled[0]:
-        why = f"{micro} × {request.max_length:,} tokens keep a {'GPU' if request.on_gpu else 'core'} busy"
+        tokens = f"{micro * request.max_length:,} tokens"
+        why = f"{tokens} a pass keep a {'GPU' if request.on_gpu else 'CPU worker'} busy"
     else:
         why = f"the largest divisor of {share} sequences that fits the memory"
     return micro, why

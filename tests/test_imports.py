@@ -14,9 +14,9 @@ ROOT = Path(__file__).parent.parent
 # Each layer imports from those above it (and from itself). docs/decisions.md says where this departs from
 # the first design: the planner assembles the stages' pure planning halves, so `stages` stand before `plan`.
 LAUNCHER_LAYERS = [
-    ["errors", "names", "catalog", "status", "machine", "redact"],
+    ["errors", "names", "catalog", "status", "machine", "redact", "digests", "dimensions"],
     ["spec"],
-    ["memory", "stages"],
+    ["memory", "sizing", "batch", "resolve", "rehearsal", "stages"],
     ["plan", "plan_text"],
     ["journal", "board"],
     ["backends", "checkpoints", "record", "fetch", "report", "reporting", "data_check", "live"],

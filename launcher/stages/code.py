@@ -41,7 +41,7 @@ LIBRARIES: dict[StageKind, tuple[str, ...]] = {
 }
 _NAME = re.compile(r"(?:train|artifacts)(?:\.[a-z_][a-z0-9_]*)+")
 #: Packages whose modules can be part of a stage's code.
-_PACKAGES = ("artifacts", "train", "launcher.stages.data_run")
+_PACKAGES = ("artifacts", "launcher.stages", "train")
 #: How stages are started and reach their files, and what they say meanwhile: no part of what they make.
 _PLUMBING = {
     "artifacts.contract",

@@ -50,49 +50,55 @@ class Found:
     problems: list[Problem] = field(default_factory=list)
 
 
-def find(job: Loaded[Job], digests: Digests, check_head: CheckHead | None = None) -> Found:
+def find(job: Loaded[Job], digests: Digests, code: CodeDigest, check_head: CheckHead | None = None) -> Found:
     """Look at every data file of the job: is it one, what is in its head, and its SHA-256."""
     found = Found()
     data = job.value.data
+    look = _Looking(job, digests, f"head as {data.format} by {code(StageKind.DATA)}", check_head or read_head)
     for split in SPLITS:
         files = data.files(split)
         for index, name in enumerate(files):
             place = f"data.{split}" if isinstance(getattr(data, split), str) else f"data.{split}[{index}]"
-            file = _look(job, place, Path(name), digests, check_head or read_head, found)
+            file = look.at(place, Path(name), found)
             if file is not None:
                 found.splits.setdefault(split, []).append(file)
     return found
 
 
-def _look(
-    job: Loaded[Job], place: str, path: Path, digests: Digests, check_head: CheckHead, found: Found
-) -> DataFile | None:
-    """The file's facts; its problems go to `found`."""
-    data, what = job.value.data, f"{place}: {shown(path)}"
+@dataclass(frozen=True)
+class _Looking:
+    """Looks at files; a head that was read before, by the same code, is remembered."""
 
-    def refuse(*faults: Fault) -> None:
-        for fault in faults:
-            problem = Problem(where=job.where(place), what=what, why=fault.why, way_out=fault.way_out)
-            found.problems.append(problem)
+    job: Loaded[Job]
+    digests: Digests
+    remembered_as: str
+    check_head: CheckHead
 
-    if fault := file_fault(path, inside=job.path.absolute().parent):
-        refuse(fault)
-        return None
-    try:
-        _, facts = digests.derived(
-            path, f"head of {data.format}", lambda file: dataclasses.asdict(check_head(file, data.format))
-        )
-        head = Head(**facts)
-        if faults := _head_faults(head, data.on_error):
-            refuse(*faults)
+    def at(self, place: str, path: Path, found: Found) -> DataFile | None:
+        """The facts of the file named at `place`, or None; what there is to say goes to `found`."""
+        data = self.job.value.data
+        fault = file_fault(path, inside=self.job.path.absolute().parent)
+        faults = [fault] if fault else []
+        if not faults:
+            try:
+                _, facts = self.digests.derived(path, self.remembered_as, self._head)
+                head = Head(**facts)
+                if not (faults := _head_faults(head, data.on_error)):
+                    size_bytes, sha256 = self.digests.sha256(path)
+            except OSError as error:
+                faults = [Fault(f"can't be read: {error.strerror or error}")]
+        if faults:
+            where, what = self.job.where(place), f"{place}: {shown(path)}"
+            found.problems += [
+                Problem(where=where, what=what, why=fault.why, way_out=fault.way_out) for fault in faults
+            ]
             return None
-        size_bytes, sha256 = digests.sha256(path)
-    except OSError as error:
-        refuse(Fault(f"can't be read: {error.strerror or error}"))
-        return None
-    found.derived.append(Derived(field=f"{place}.format", value=head.format, reason=_said(path, head)))
-    format = cast('Literal["messages", "alpaca"]', head.format)
-    return DataFile(path=str(path), size_bytes=size_bytes, sha256=sha256, format=format)
+        found.derived.append(Derived(field=f"{place}.format", value=head.format, reason=_said(path, head)))
+        format = cast('Literal["messages", "alpaca"]', head.format)
+        return DataFile(path=str(path), size_bytes=size_bytes, sha256=sha256, format=format)
+
+    def _head(self, path: Path) -> dict[str, Any]:
+        return dataclasses.asdict(self.check_head(path, self.job.value.data.format))
 
 
 def _head_faults(head: Head, on_error: str) -> list[Fault]:

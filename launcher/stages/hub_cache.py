@@ -6,7 +6,6 @@ It lies in `models--<org>--<name>/`: `refs/`, `snapshots/<commit>/` and the `blo
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,15 +25,6 @@ def snapshot(repository: str, revision: str, cache: Path) -> Path | None:
     """The folder of a repository at a full revision, if there is one (it may lack files)."""
     folder = _repository_folder(repository, cache) / "snapshots" / revision
     return folder if folder.is_dir() else None
-
-
-def newest_revision(repository: str, cache: Path, reference: str = "main") -> str | None:
-    """The commit that `reference` was when the repository was last looked up online."""
-    try:
-        commit = (_repository_folder(repository, cache) / "refs" / reference).read_text().strip()
-    except OSError:
-        return None
-    return commit if re.fullmatch(r"[0-9a-f]{40}", commit) else None
 
 
 def _repository_folder(repository: str, cache: Path) -> Path:

@@ -90,7 +90,7 @@ def commit_in_place(
     params: ModelParams = stage.params
     if params.source == "store":
         manifest = _store_manifest(params.location or "")
-        if manifest is None or model_folder.entries_digest(manifest.files) != params.sha256:
+        if manifest is None or manifest.content_digest != params.sha256:
             raise _changed(params, "the artifact is missing or not the pinned one", "slipway pin JOB")
     else:
         folder = _folder_in_place(params, environment)
@@ -101,7 +101,7 @@ def commit_in_place(
                 return None
             raise _changed(params, f"the folder {faults[0].why}", faults[0].way_out)
         files = model_folder.entries(folder, digests)
-        if params.source == "folder" and model_folder.entries_digest(files) != params.sha256:
+        if params.source == "folder" and Manifest(files=files).content_digest != params.sha256:
             raise _changed(params, "the folder changed since the plan was made", "submit again")
         manifest = Manifest(files=files, location=folder.as_uri())
     if read_marker(store, stage.output) != manifest:
@@ -194,7 +194,7 @@ def _folder(job: Loaded[Job], folder: Path, digests: Digests, *, weights: bool) 
     params = ModelParams(
         source="folder",
         location=str(folder),
-        sha256=model_folder.entries_digest(files),
+        sha256=Manifest(files=files).content_digest,
         trust_remote_code=job.value.model.trust_remote_code,
     )
     return Source(params, _dimensions(folder))
@@ -226,7 +226,7 @@ def _store(job: Loaded[Job]) -> Source:
     if manifest is None:
         why = "there is no complete artifact"
         return Source(problems=[Problem(where=where, what=what, why=why, way_out="slipway runs")])
-    digest = model_folder.entries_digest(manifest.files)
+    digest = manifest.content_digest
     if digest != model.sha256:
         why = f"its digest is {digest[:12]}…, model.sha256 says {(model.sha256 or '')[:12]}…"
         way_out = f"slipway pin {job.path}, if the artifact there is the one you mean"

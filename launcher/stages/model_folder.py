@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-from artifacts.contract import canonical_json
 from artifacts.manifest import FileEntry
 from launcher.digests import Digests
 from launcher.spec.files import Fault
@@ -94,12 +92,6 @@ def entries(folder: Path, digests: Digests, *, weights: bool = True) -> list[Fil
     return [
         FileEntry(name, *_digest(folder / name, digests)) for name in model_files(folder, weights=weights)
     ]
-
-
-def entries_digest(files: list[FileEntry]) -> str:
-    """The digest that stands for a model folder's content (`ModelParams.sha256`)."""
-    rows = [[entry.path, entry.size_bytes, entry.sha256] for entry in sorted(files)]
-    return hashlib.sha256(canonical_json(rows)).hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
