@@ -17,7 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import launcher
 
@@ -98,6 +98,12 @@ class DirectProcess:
 
     def poll(self) -> int | None:
         return self._process.poll()
+
+
+def become_stage(argv: Sequence[str], keep_open: int) -> NoReturn:
+    """Turn this process into `python -m train STAGE …`."""
+    os.set_inheritable(keep_open, True)
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "train", *argv], environment())
 
 
 class HostedProcess:
