@@ -16,12 +16,12 @@ from typing import Literal
 
 from artifacts.contract import Plan, StageKind, StagePlan
 from artifacts.events import stop_key
-from artifacts.manifest import is_complete
 from artifacts.store import ObjectMissingError, Store
 from launcher import checkpoints
 from launcher.backends.base import Backend
 from launcher.errors import Problem, RunFailed, UserError
 from launcher.journal import Journal
+from launcher.stages.done import is_done
 from launcher.status import Attempt, Done, Fail, Observation, Retry, Wait, decide
 
 #: From a stop request to the first signal: time to save at the next step boundary. Only training saves.
@@ -83,7 +83,7 @@ class _Walk:
     ) -> None:
         self.run_id, self.store, self.backend, self.clock = run_id, store, backend, clock
         self.journal = Journal(store, run_id)
-        self.todo = [stage for stage in plan.stages if not is_complete(store, stage.output)]
+        self.todo = [stage for stage in plan.stages if not is_done(stage, store)]
         self.visits = {stage.key: _Visits(self._newest_step(stage)) for stage in self.todo}
         self.stopping, self.running, self.changed = False, 0, False
         self.journal.started(skipped=[stage for stage in plan.stages if stage not in self.todo])

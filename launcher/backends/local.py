@@ -26,7 +26,7 @@ from typing import Any, Self
 
 from artifacts.contract import EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, Plan, StageKind, StagePlan
 from artifacts.events import Events, events_prefix
-from artifacts.manifest import is_complete
+from artifacts.manifest import MARKER
 from artifacts.segments import read_all
 from artifacts.store import Store
 from launcher.backends.locks import FileLock, is_held
@@ -36,8 +36,10 @@ from launcher.backends.processes import (
     HostedProcess,
     StageHost,
     StageProcess,
+    become_stage,
 )
 from launcher.errors import UserError
+from launcher.stages.done import is_done
 from launcher.status import Observation
 
 HOST_COMMAND = (sys.executable, "-P", "-m", "train.host")
@@ -51,12 +53,24 @@ _FOLLOW_POLL_S = 0.2
 
 def is_light(stage: StagePlan) -> bool:
     """Stages that need no libraries beyond the launcher's: forks of the driver carry them out."""
-    return stage.kind == StageKind.DATA or (stage.kind == StageKind.MODEL and stage.params.source == "folder")
+    return stage.kind == StageKind.DATA or (stage.kind == StageKind.MODEL and stage.params.source != "twin")
 
 
-def run_light(stage: StagePlan, store: Store, events: Events) -> None:
-    """Carry out a light stage in this process."""
-    raise NotImplementedError
+def run_light(stage: StagePlan, store: Store, events: Events, work: Path) -> bool:
+    """Carry out a light stage in this process. False: this model has to be downloaded first."""
+    if stage.kind == StageKind.DATA:
+        from launcher.stages import data_run
+
+        data_run.run(stage, store, events)
+        return True
+    from launcher.digests import Digests
+    from launcher.plan import DIGESTS
+    from launcher.stages import model
+
+    digests = Digests(work / DIGESTS)
+    there = model.commit_in_place(stage, store, digests) is not None
+    digests.save()
+    return there
 
 
 @dataclass
@@ -85,7 +99,7 @@ class LocalBackend:
         work: Path,
         *,
         host_command: Sequence[str] | None = None,
-        light: Callable[[StagePlan, Store, Events], None] | None = None,
+        light: Callable[[StagePlan, Store, Events, Path], bool] | None = None,
     ) -> None:
         self._plan, self._run_id, self._store, self._work = plan, run_id, store, work
         self._host_command = HOST_COMMAND if host_command is None else host_command
@@ -125,7 +139,7 @@ class LocalBackend:
             if not lock.acquire():
                 return Observation(phase="elsewhere")
             lock.release()
-            return Observation(phase="absent", committed=is_complete(self._store, stage.output))
+            return Observation(phase="absent", committed=is_done(stage, self._store))
         code = started.process.poll()
         if code is None:
             self._end_overdue(started)
@@ -138,7 +152,7 @@ class LocalBackend:
         return Observation(
             phase="ended",
             exit_code=code,
-            committed=is_complete(self._store, stage.output),
+            committed=is_done(stage, self._store),
             cause=cause,
             advice=advice,
             output="\n".join(tail(started.log, _LOG_TAIL_LINES)),
@@ -196,33 +210,34 @@ class LocalBackend:
         if not self._host_works or (self._host is not None and self._host.exit_code is None):
             return
         heavy = [
-            stage
-            for stage in self._plan.stages
-            if not is_light(stage) and not is_complete(self._store, stage.output)
+            stage for stage in self._plan.stages if not is_light(stage) and not is_done(stage, self._store)
         ]
         if heavy:
             locks = [self._lock(stage).descriptor for stage in heavy]
             self._host = StageHost(self._host_command, self._folder / "logs" / "host.log", locks)
 
     def _process(self, stage: StagePlan, log: Path) -> StageProcess:
-        if is_light(stage):
-            return ForkedProcess(lambda: self._run_light(stage), log)
         plan_file = self._folder / "plan.json"
         plan_file.write_bytes(self._plan.to_json())
         work = self._folder / stage.kind
         argv = [stage.kind, "--plan", str(plan_file), "--run", self._run_id, "--work", str(work)]
+        if is_light(stage):
+            return ForkedProcess(lambda: self._run_light(stage, argv), log)
         if self._host is not None and self._host_works:
             return HostedProcess(self._host, argv, log)
         return DirectProcess(argv, log, [self._lock(stage).descriptor])
 
-    def _run_light(self, stage: StagePlan) -> int:
-        """The body of a light stage's process; the counterpart of `train.__main__.run_stage`."""
-        if is_complete(self._store, stage.output):
+    def _run_light(self, stage: StagePlan, argv: Sequence[str]) -> int:
+        """The body of a light stage's process; the counterpart of `train.__main__.run_stage`. For a model
+        that has to be downloaded it goes on as that."""
+        if is_done(stage, self._store):
             return EXIT_DONE
         events = Events(self._store, self._run_id, stage.kind)
         events.say("started", pid=os.getpid())
         try:
-            self._light(stage, self._store, events)
+            if not self._light(stage, self._store, events, self._work):
+                self._store.delete(f"{stage.output}/{MARKER}")  # it pointed to where the model no longer lies
+                become_stage(argv, self._lock(stage).descriptor)
         except UserError as error:
             print(error, file=sys.stderr)
             events.say("failed", cause=str(error), advice="")

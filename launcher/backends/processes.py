@@ -17,7 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NoReturn, Protocol
 
 import launcher
 
@@ -100,6 +100,12 @@ class DirectProcess:
         return self._process.poll()
 
 
+def become_stage(argv: Sequence[str], keep_open: int) -> NoReturn:
+    """Turn this process into `python -m train STAGE …`."""
+    os.set_inheritable(keep_open, True)
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "train", *argv], environment())
+
+
 class HostedProcess:
     """A stage that the stage host forks on request."""
 
@@ -169,7 +175,7 @@ class StageHost:
         """Take in what the host has said since the last look."""
         while block := self._messages.read(65536):
             *lines, self._rest = (self._rest + block).split(b"\n")
-            for message in map(json.loads, filter(None, lines)):
+            for message in filter(None, map(_message, lines)):
                 if "pid" in message:
                     self.pids[message["id"]] = message["pid"]
                 elif "exit" in message:
@@ -185,6 +191,15 @@ class StageHost:
             self._process.kill()
         self._process.wait()
         self._messages.close()
+
+
+def _message(line: bytes) -> dict[str, Any] | None:
+    """One message of the host; None for a line that a library printed."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) else None
 
 
 def die_with_parent(number: int = signal.SIGTERM) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from artifacts.contract import Plan
 from launcher import pilot, record
+from launcher.backends.local import run_folder
 from launcher.board import Board
 from launcher.commands.options import Place
 from launcher.commands.output import is_terminal, remark, say, show_json
@@ -23,7 +24,7 @@ _ANSWER_CHARACTERS = 300  # of a cell, at the end of a run
 def follow_run(place: Place, run_id: str, *, as_json: bool) -> None:
     """Show the run until its end; then its results, or why it failed. ^C detaches."""
     plan = record.load_plan(place.store, run_id)
-    board = Board(stages={}).of([stage.kind for stage in plan.stages])
+    board = Board.of([stage.kind for stage in plan.stages])
     try:
         board = follow(
             place.store, run_id, board, _view(run_id, as_json), lambda: pilot.is_alive(place.work, run_id)
@@ -84,7 +85,7 @@ def _raise_for(board: Board, place: Place, run_id: str) -> None:
             str(place.store.uri),
         )
     if board.state != "complete":
-        log = pilot.run_folder(place.work, run_id) / "driver.log"
+        log = run_folder(place.work, run_id) / "driver.log"
         raise RunFailed(
             "run", "its driver ended before the run did", f"`slipway resume {run_id}` goes on", str(log)
         )

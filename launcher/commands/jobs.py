@@ -12,7 +12,7 @@ from launcher.commands.options import AsJson, ClusterName, Fresh, JobFile, Overr
 from launcher.commands.output import columns, remark, say, show_json
 
 if TYPE_CHECKING:
-    from artifacts.contract import Plan
+    from artifacts.contract import Plan, StageKind
     from launcher.commands.options import Place
 
 
@@ -77,15 +77,13 @@ def plan(
 
     Example: slipway plan support-bot.yaml --set training.learning_rate=2e-4
     """
-    from launcher.plan_text import render
+    from launcher.plan_text import render, to_json
 
     made, place = _make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
     if as_json:
-        show_json(
-            {"run": made.run_id, "digest": made.digest, "complete": _complete(made, place), "plan": made}
-        )
+        say(to_json(made, _complete(made, place)))
     else:
-        say(render(made, place.store))
+        say(render(made, _complete(made, place)))
 
 
 def submit(
@@ -168,15 +166,15 @@ def _make_plan(
     return made, Place(cluster, open_store(made.store), profile.value.work_folder)
 
 
-def _complete(plan: Plan, place: Place) -> list[str]:
-    from artifacts.manifest import is_complete
+def _complete(plan: Plan, place: Place) -> list[StageKind]:
+    from launcher.stages.done import is_done
 
-    return [str(stage.kind) for stage in plan.stages if is_complete(place.store, stage.output)]
+    return [stage.kind for stage in plan.stages if is_done(stage, place.store)]
 
 
 def _greet(plan: Plan, place: Place, started: bool) -> None:
     complete = _complete(plan, place)
-    todo = [str(stage.kind) for stage in plan.stages if stage.kind not in complete]
+    todo = [stage.kind for stage in plan.stages if stage.kind not in complete]
     what = "started" if started else "attached to"
     rest = f": {' → '.join(todo)}" if todo else ": every stage is complete"
     remark(f"{what} {plan.run_id} on {place.cluster}{rest}")

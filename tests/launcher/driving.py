@@ -85,12 +85,13 @@ def make_plan(store: Store, *, name: str = "bot", key: str = "a", kinds: str = "
     )
 
 
-def make_data(stage: StagePlan, store: Store, events: Events) -> None:
+def make_data(stage: StagePlan, store: Store, events: Events, work: Path) -> bool:
     """Stands in for the data stage."""
     events.progress(2, 2, "records")
     writer = ArtifactWriter(store, stage.output)
     writer.write_bytes("train-00000.jsonl", b"{}\n")
     writer.commit()
+    return True
 
 
 @dataclass

@@ -127,7 +127,7 @@ def run_stage(stage: StagePlan, store: Store, run_id: str) -> int:
 
 
 def work(stage: StagePlan, store: Store, run_id: str, events: Events, *, slow: float, before: str) -> None:
-    """Training saves a checkpoint at each step and stops on request; attempts that go wrong do so half-way."""
+    """Training saves a checkpoint at each step and stops on request; attempts that fail do so half-way."""
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(1) if stage.kind == "train" else sys.exit(143))
     prefix = f"train/{stage.key}"
