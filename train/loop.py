@@ -75,6 +75,8 @@ def train_rank(task: TrainTask) -> Outcome:
     on_gpu = torch.cuda.is_available()
     use_cores(task.world_size)
     strategies.start_process_group(task.world_size, on_gpu=on_gpu, strategy=params.strategy)
+    if params.strategy in ("zero2", "zero3"):
+        strategies.start_deepspeed()
 
     train_split = PreparedSplit(task.prepared, "train")
     eval_split = PreparedSplit(task.prepared, "eval") if has_split(task.prepared, "eval") else None
@@ -135,7 +137,6 @@ def training_arguments(task: TrainTask, plan: schedule.Schedule, *, on_gpu: bool
     from transformers import TrainingArguments
 
     params = task.params
-    deepspeed = params.strategy in ("zero2", "zero3")
     return TrainingArguments(
         output_dir=str(task.work),
         max_steps=plan.max_steps,
@@ -162,7 +163,7 @@ def training_arguments(task: TrainTask, plan: schedule.Schedule, *, on_gpu: bool
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
-        use_cpu=not on_gpu and not deepspeed,
+        use_cpu=not on_gpu,
         ddp_backend=None if on_gpu else "gloo",
         log_level="error",
         **strategies.training_options(params, on_gpu=on_gpu),

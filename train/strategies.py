@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from artifacts.contract import TrainParams
+from train import build_ops
 from train.stage import StageError
 
 _BUCKET_ELEMENTS = 200_000_000  # DeepSpeed's recommendation for large models; a small model fills one bucket
@@ -109,6 +110,16 @@ def start_process_group(world_size: int, *, on_gpu: bool, strategy: str) -> None
         dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
     else:
         dist.init_process_group("gloo")
+
+
+def start_deepspeed() -> None:
+    """Tell DeepSpeed of the process group, which it asks for while a model is still being loaded."""
+    build_ops.prepare()
+    import deepspeed.comm.torch
+
+    # A shared-memory all-reduce for inference on CPUs: compiled at run time, never called by a training.
+    deepspeed.comm.torch.build_shm_op = lambda: None
+    deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
 
 
 def check_sharded(model: torch.nn.Module, world_size: int) -> None:
