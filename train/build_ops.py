@@ -13,10 +13,7 @@ from pathlib import Path
 
 FOLDER = Path(sys.prefix) / "torch_extensions"
 #: AVX2 and FMA: every x86-64 server since 2015 (https://gitlab.com/x86-psABIs/x86-64-ABI, level 3).
-PORTABLE_TARGETS = {
-    "x86_64": ("-march=x86-64-v3", "-D__AVX256__"),
-    "aarch64": ("-march=armv8-a", "-D__NEON__"),
-}
+PORTABLE_TARGETS = {"x86_64": ("-march=x86-64-v3", "-D__AVX256__"), "aarch64": ("-march=armv8-a", "-D__NEON__")}
 
 
 def prepare() -> None:
