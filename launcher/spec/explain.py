@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -24,6 +25,8 @@ from launcher.spec.yaml import FieldPath
 T = TypeVar("T", bound=Section)
 
 _MAX_ROUNDS = 10
+#: More are not looked for: a file with more mistakes is not a job.
+MAX_FINDINGS = 50
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Finding:
 
 
 def check(model: type[T], plain: dict[str, Any]) -> tuple[T | None, list[Finding]]:
-    """The typed value, or None and everything that is wrong with it."""
-    findings = list(secrets(plain))
+    """The typed value, or None and everything that is wrong with it (up to MAX_FINDINGS)."""
+    findings = list(islice(secrets(plain), MAX_FINDINGS))
     failed = {finding.path for finding in findings}
     rest = deepcopy(plain)
     for finding in findings:
@@ -51,19 +54,24 @@ def check(model: type[T], plain: dict[str, Any]) -> tuple[T | None, list[Finding
         else:
             return (None, findings) if findings else (value, [])
         findings += [finding for finding in found if not _is_known(finding, failed)]
+        if len(findings) >= MAX_FINDINGS:
+            break
         for finding in found:
             failed |= {finding.path, *finding.also}
             for path in (finding.path, *finding.also):
                 _take_out(model, rest, path)
-    return None, findings
+    return None, findings[:MAX_FINDINGS]
 
 
 def secrets(plain: Any, path: FieldPath = ()) -> Iterator[Finding]:
     """Texts and keys that look like a token or password."""
     if isinstance(plain, str) and looks_secret(plain):
-        yield Finding(path, "looks like a secret, and jobs and profiles are no place for one",
-                      "remove it (give tokens in environment variables, as HF_TOKEN) and revoke it "
-                      "if the file was shared")  # fmt: skip
+        yield Finding(
+            path,
+            "looks like a secret, and jobs and profiles are no place for one",
+            "remove it (give tokens in environment variables, as HF_TOKEN) and revoke it "
+            "if the file was shared",
+        )
     items = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
     for key, value in items:
         if isinstance(key, str) and looks_secret(key):
@@ -101,9 +109,10 @@ def _findings(
             conflicts += [_conflict(plain, path, conflict) for conflict in item["ctx"]["conflicts"]]
         else:
             by_path[path].append(item)
-    found = []
-    for path, items in by_path.items():
-        if any(other[: len(path)] == path and other != path for other in by_path):
+    found: list[Finding] = []
+    sections = {path[:length] for path in by_path for length in range(len(path))}
+    for path, items in islice(by_path.items(), MAX_FINDINGS):
+        if path in sections:
             continue  # a branch of a union that the value is not meant for: the deeper error tells more
         if items[0]["type"] == "extra_forbidden":
             found.append(_unknown_key(model, path))

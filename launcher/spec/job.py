@@ -124,8 +124,11 @@ class Model(Section):
         given = [name for name in sources if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
-            yield Conflict(tuple(given) or sources, f"a model has exactly one source, found {found}",
-                           f"name one of {', '.join(sources)}")  # fmt: skip
+            yield Conflict(
+                tuple(given) or sources,
+                f"a model has exactly one source, found {found}",
+                f"name one of {', '.join(sources)}",
+            )
             return
         for field, source in (("revision", "hub"), ("provider", "hub"), ("sha256", "store")):
             if self.given(field) and given != [source]:
@@ -133,8 +136,11 @@ class Model(Section):
                     (field, given[0]), f"only goes with {source}, and the model is a {given[0]}", "remove it"
                 )
         if self.trust_remote_code and self.unpinned():
-            yield Conflict(("trust_remote_code",), f"needs a pinned model, and {self.unpinned()} is left out",
-                           "`slipway pin JOB` writes it")  # fmt: skip
+            yield Conflict(
+                ("trust_remote_code",),
+                f"needs a pinned model, and {self.unpinned()} is left out",
+                "`slipway pin JOB` writes it",
+            )
         if self.trust_remote_code and self.twin is not None:
             yield Conflict(("trust_remote_code", "twin"), "a twin has no code of its own", "remove it")
 

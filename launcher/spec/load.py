@@ -20,7 +20,6 @@ from launcher.spec.yaml import Document, FieldPath, Position, read_mapping
 
 T = TypeVar("T", bound=Section)
 
-_MAX_PROBLEMS = 50
 _REPOSITORY_CLUSTERS = Path(__file__).resolve().parents[2] / "clusters"
 
 
@@ -102,11 +101,8 @@ def _load(model: type[T], path: Path, overrides: Sequence[str]) -> Loaded[T]:
     problems += [
         _problem(path, document, overridden, plain, finding) for finding in sorted(findings, key=order)
     ]
-    if len(problems) > _MAX_PROBLEMS:
-        more = Problem(
-            where=str(path), what=f"{len(problems) - _MAX_PROBLEMS:,} more problems", why="not shown"
-        )
-        problems = [*problems[:_MAX_PROBLEMS], more]
+    if len(findings) == explain.MAX_FINDINGS:
+        problems.append(Problem(where=str(path), what="too many problems", why="more are not looked for"))
     if problems or value is None:
         raise UserError(problems)
     return Loaded(value, path, document, overridden)
@@ -122,7 +118,11 @@ def _problem(
         what = f"= {shown(value)}"
     elif is_there and not isinstance(value, dict):
         what += f": {shown(value)}"
-    return Problem(where=where, what=what, why=finding.why, way_out=finding.way_out)
+    way_out = finding.way_out
+    in_file = [other for other in finding.also if other in document.keys and other not in overridden]
+    if finding.path in overridden and in_file:
+        way_out += f" (--set {shown_path(in_file[0])}= leaves out what the file says)"
+    return Problem(where=where, what=what, why=finding.why, way_out=way_out)
 
 
 def _where(path: Path, document: Document, overridden: Sequence[FieldPath], field: FieldPath) -> str:

@@ -24,7 +24,7 @@ A job is one YAML file. `slipway init` writes this one to start from:
 ```
 
 - YAML 1.2: `no` and `yes` are text, `1e-5` is a number. Keys may not repeat; anchors, aliases, merge keys and
-  tags are refused; at most 1 MiB and 32 levels.
+  tags are refused; at most 1 MiB, 20,000 values and 32 levels.
 - A key without a value (`schedule:`) counts as left out.
 - Relative paths start at the folder of the job file, `~` is the home folder. A symlink below that folder may
   not lead out of it.

@@ -51,8 +51,15 @@ def shown_path(path: tuple[str | int, ...]) -> str:
 
 def kind(value: Any) -> str:
     """The type of a YAML value for people: `text`, `a number`, `true or false`, …"""
-    names = {str: "text", bool: "true or false", int: "a whole number", float: "a number", dict: "a mapping",
-             list: "a list", type(None): "nothing"}  # fmt: skip
+    names = {
+        str: "text",
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        dict: "a mapping",
+        list: "a list",
+        type(None): "nothing",
+    }
     return names[type(value)]
 
 

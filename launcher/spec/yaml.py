@@ -2,7 +2,8 @@
 
 The core schema and nothing more: `no` is text, `1e-5` a number, `010` ten, `0o10` eight. What can surprise or
 harm is refused with its position: duplicate keys, anchors, aliases, merge keys, tags, several documents, more
-than 1 MiB or 32 levels. ruamel.yaml parses; values are built here from its events, without recursion.
+than 1 MiB, 20,000 values or 32 levels. ruamel.yaml parses; the values are built here from its events, without
+recursion.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from launcher.errors import Problem, UserError
 from launcher.spec.files import file_fault
+from launcher.spec.scalars import parse_scalar
 from launcher.spec.words import kind, shown_path
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
-#: Longest number. Python refuses to read or print integers of more than 4,300 digits.
-MAX_NUMBER_LENGTH = 100
+MAX_VALUES = 20_000  # scalars, lists and mappings; about a second of parsing
 
 _MAX_REPEATED = 20  # keys given twice: enough to be told at once
 
@@ -119,39 +120,6 @@ def parse(text: str, name: str) -> Document:
     return Document(composer.root, composer.keys, composer.values, composer.spans)
 
 
-def parse_scalar(text: str) -> str | int | float | bool | None:
-    """What a plain (unquoted) scalar means in the core schema (YAML 1.2.2, section 10.3.2).
-
-    Raises ValueError for a number that is too long."""
-    if text in _WORDS:
-        return _WORDS[text]
-    is_number = _INTEGER.fullmatch(text) or _OCTAL.fullmatch(text) or _HEXADECIMAL.fullmatch(text)
-    is_float = not is_number and _FLOAT.fullmatch(text)
-    if (is_number or is_float) and len(text) > MAX_NUMBER_LENGTH:
-        raise ValueError(f"a number of {len(text):,} characters; quote it if it is text")
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    if _OCTAL.fullmatch(text):
-        return int(text[2:], 8)
-    if _HEXADECIMAL.fullmatch(text):
-        return int(text[2:], 16)
-    if is_float:
-        return float(text)
-    if special := _INFINITY.fullmatch(text):
-        return float(f"{special[1] or ''}inf")
-    return float("nan") if text in (".nan", ".NaN", ".NAN") else text
-
-
-_WORDS: dict[str, bool | None] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-}
-_INTEGER = re.compile(r"[-+]?[0-9]+")
-_OCTAL = re.compile(r"0o[0-7]+")
-_HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_INFINITY = re.compile(r"([-+])?\.(?:inf|Inf|INF)")
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -291,6 +259,8 @@ class _Composer:
                 parent.collection[parent.key] = value
                 parent.key = None
         self.values[path] = self.last
+        if len(self.values) > MAX_VALUES:
+            raise self._refuse("too large", f"more than {MAX_VALUES:,} values")
         return path
 
     def _refuse(self, what: str, why: str, way_out: str = "") -> UserError:

@@ -351,7 +351,7 @@ OVERRIDES = [
     bad_value(
         "override against the file",
         "training: {epochs: 1}\n",
-        ("--set training.steps", "= 5: steps and epochs are two ways"),
+        ("--set training.steps", "= 5: steps and epochs are two ways", "--set training.epochs= leaves"),
         sets=("training.steps=5",),
     ),
     bad_value("override below text", "", ("--set name.first", "= 1: name is text"), sets=("name.first=1",)),

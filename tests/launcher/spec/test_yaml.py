@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from launcher.errors import UserError
-from launcher.spec.yaml import MAX_BYTES, MAX_DEPTH, Position, decode, parse, parse_scalar, read_mapping
+from launcher.spec.scalars import parse_scalar
+from launcher.spec.yaml import MAX_BYTES, MAX_DEPTH, Position, decode, parse, read_mapping
 
 # Examples of YAML 1.2.2, section 10.3.2, and what YAML 1.1 took for something else.
 SCALARS = {
@@ -102,6 +103,12 @@ def test_size_limit_is_exact() -> None:
     assert parse("#" * MAX_BYTES, "f").value is None
     with pytest.raises(UserError, match="too large"):
         parse("é" * (MAX_BYTES // 2) + "x", "f")
+
+
+def test_number_of_values_is_limited() -> None:
+    """Before the whole file is parsed, which takes a minute for half a million."""
+    with pytest.raises(UserError, match="more than 20,000 values"):
+        parse("[" + "a," * (MAX_BYTES // 2 - 1) + "]", "f")
 
 
 @pytest.mark.parametrize(
