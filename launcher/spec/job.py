@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field
 
 from launcher.spec.section import Conflict, Section
 from launcher.spec.units import MEMORY_PATTERN, SIZE_PATTERN, to_bytes
+from launcher.spec.words import listed
 
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$"
 REVISION_PATTERN = r"^[0-9a-f]{40}$"
@@ -471,5 +472,4 @@ def _absolute(path: Any, folder: Path) -> Any:
 
 
 def _divisors(number: int, limit: int) -> str:
-    found = [str(divisor) for divisor in range(1, limit + 1) if number % divisor == 0]
-    return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} or {found[-1]}"
+    return listed([str(divisor) for divisor in range(1, limit + 1) if number % divisor == 0])
