@@ -50,7 +50,7 @@ def check(model: type[T], plain: dict[str, Any]) -> tuple[T | None, list[Finding
         try:
             value = model.model_validate(rest)
         except ValidationError as error:
-            found = _findings(model, rest, error, failed)
+            found = _findings(model, rest, error)
         else:
             return (None, findings) if findings else (value, [])
         findings += [finding for finding in found if not _is_known(finding, failed)]
@@ -97,9 +97,7 @@ def _section_in(annotation: Any) -> type[Section] | None:
     return next(filter(None, map(_section_in, typing.get_args(annotation))), None)
 
 
-def _findings(
-    model: type[Section], plain: Any, error: ValidationError, failed: set[FieldPath]
-) -> list[Finding]:
+def _findings(model: type[Section], plain: Any, error: ValidationError) -> list[Finding]:
     """One round's findings: the branches of a union (`a number or epoch`) are joined to one."""
     conflicts: list[Finding] = []
     by_path: dict[FieldPath, list[Any]] = defaultdict(list)
