@@ -105,15 +105,25 @@ class HashingWriter(io.RawIOBase):
 
 def write_marker(store: Store, prefix: str, manifest: Manifest) -> None:
     """The commit: until this returns the artifact does not exist."""
-    store.write_bytes(f"{prefix}/{MARKER}", canonical_json(manifest))
+    store.write_bytes(f"{prefix}/{MARKER}", _marker_bytes(manifest))
 
 
 def read_marker(store: Store, prefix: str) -> Manifest | None:
-    """The artifact's manifest; None where there is no marker or it can't be read as one."""
+    """The artifact's manifest; None where there is no marker, or it is not to the byte what was written."""
     try:
-        return decode(Manifest, json.loads(store.read_bytes(f"{prefix}/{MARKER}")))
-    except (ObjectMissingError, ValueError, TypeError):
+        data = store.read_bytes(f"{prefix}/{MARKER}")
+        fields = json.loads(data)
+        del fields["sha256"]
+        manifest = decode(Manifest, fields)
+        return manifest if data == _marker_bytes(manifest) else None
+    except (ObjectMissingError, ValueError, TypeError, KeyError, RecursionError):
         return None
+
+
+def _marker_bytes(manifest: Manifest) -> bytes:
+    """The manifest with its own digest, so that damage to the marker shows as damage to a file does."""
+    fields = json.loads(canonical_json(manifest))
+    return canonical_json(fields | {"sha256": hashlib.sha256(canonical_json(fields)).hexdigest()})
 
 
 def is_complete(store: Store, prefix: str) -> bool:
@@ -133,6 +143,9 @@ def verify(store: Store, prefix: str) -> list[str]:
                 size_bytes, sha256 = hash_stream(stream)
         except ObjectMissingError:
             problems.append(f"{entry.path}: missing")
+            continue
+        except (OSError, ValueError) as error:
+            problems.append(f"{entry.path}: can't be read ({error})")
             continue
         if size_bytes != entry.size_bytes:
             problems.append(f"{entry.path}: {size_bytes} bytes, {entry.size_bytes} expected")
