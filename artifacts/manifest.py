@@ -39,6 +39,12 @@ class Manifest:
     def size_bytes(self) -> int:
         return sum(entry.size_bytes for entry in self.files)
 
+    @property
+    def content_digest(self) -> str:
+        """SHA-256 that stands for the files, wherever they lie (`ModelParams.sha256`)."""
+        rows = [[entry.path, entry.size_bytes, entry.sha256] for entry in sorted(self.files)]
+        return hashlib.sha256(canonical_json(rows)).hexdigest()
+
 
 class ArtifactWriter:
     """Writes an artifact's files, hashing as they pass, then the marker.
@@ -119,7 +125,7 @@ def verify(store: Store, prefix: str) -> list[str]:
     manifest = read_marker(store, prefix)
     if manifest is None:
         return [f"{MARKER}: missing or unreadable"]
-    source, folder = _source(store, prefix, manifest)
+    source, folder = file_source(store, prefix, manifest)
     problems = []
     for entry in manifest.files:
         try:
@@ -140,7 +146,7 @@ def local_folder(store: Store, prefix: str) -> Path:
     manifest = read_marker(store, prefix)
     if manifest is None:
         raise ObjectMissingError(f"{prefix}/{MARKER}")
-    source, folder = _source(store, prefix, manifest)
+    source, folder = file_source(store, prefix, manifest)
     path = source.local_path(folder.rstrip("/"))
     if path is None:
         raise ValueError(f"{prefix} does not lie on this machine")
@@ -161,8 +167,8 @@ def hash_stream(stream: BinaryIO) -> tuple[int, str]:
     return size_bytes, digest.hexdigest()
 
 
-def _source(store: Store, prefix: str, manifest: Manifest) -> tuple[Store, str]:
-    """Where the files lie: a store and the prefix of their keys in it."""
+def file_source(store: Store, prefix: str, manifest: Manifest) -> tuple[Store, str]:
+    """Where the artifact's files lie: a store, and what comes before each path to make a key of it."""
     if manifest.location is None:
         return store, f"{prefix}/"
     return open_store(manifest.location), ""

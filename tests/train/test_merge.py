@@ -1,0 +1,353 @@
+"""The streaming merge against PEFT's own `merge_and_unload`, made in the same process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from artifacts.contract import MergeParams, Plan, StageKind, StagePlan, TrainParams
+from artifacts.events import Events, events_prefix
+from artifacts.local import LocalStore
+from artifacts.manifest import Manifest, local_folder, read_marker, verify, write_marker
+from artifacts.segments import read_all
+from train import merge
+from train.stage import StageContext, StageUserError
+
+TRAINING = TrainParams(
+    method="lora",
+    lora=None,
+    epochs=1,
+    steps=None,
+    learning_rate=1e-4,
+    schedule="cosine",
+    warmup_steps=None,
+    warmup_share=None,
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    micro_batch_size=1,
+    gradient_accumulation_steps=1,
+    world_size=1,
+    max_length=64,
+    precision="fp32",
+    gradient_checkpointing=False,
+    seed=0,
+    evaluate_every=None,
+    save_every=None,
+    log_every_steps=1,
+    keep=1,
+    strategy="ddp",
+    offload="none",
+)
+SHARD_BYTES = 40_000
+
+
+def llama(folder: Path, dtype: torch.dtype = torch.float32, *, tied: bool = False) -> Path:
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=160,
+        hidden_size=48,
+        intermediate_size=112,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=tied,
+        attention_bias=True,
+    )
+    LlamaForCausalLM(config).to(dtype).save_pretrained(folder, max_shard_size="80KB")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    (folder / "modeling_own.py").write_text("# remote code")
+    (folder / "kernels").mkdir()
+    (folder / "kernels" / "fast.cu").write_text("// remote code")
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "leftover.py").write_text("")
+    return folder
+
+
+def adapter(folder: Path, base: Path, **options: object) -> Path:
+    """An adapter with random weights (PEFT starts B at zero, which would merge to nothing)."""
+    options = {"r": 4, "lora_alpha": 12, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**options))
+        generator = torch.Generator().manual_seed(2)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                noise = torch.randn(parameter.shape, generator=generator) * 0.1
+                parameter.data += noise.to(parameter.dtype) if "lora" not in name else 0
+                parameter.data.copy_(noise) if "lora" in name else None
+        model.save_pretrained(folder)
+    return folder
+
+
+def peft_model(base: Path, trained: Path) -> PeftModel:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), trained)
+
+
+def merged(tmp_path: Path, base: Path, trained: Path, **training: object) -> Path:
+    """Run the stage; the folder that it made."""
+    store = LocalStore(tmp_path / "store")
+    for prefix, folder in {"models/m": base, "train/t/final": trained}.items():
+        write_marker(store, prefix, Manifest(files=[], location=folder.absolute().as_uri()))
+    stages = [
+        StagePlan(
+            kind=StageKind.TRAIN,
+            key="t",
+            inputs={},
+            output="train/t/final",
+            params=dataclasses.replace(TRAINING, **training),
+        ),
+        StagePlan(
+            kind=StageKind.MERGE,
+            key="k",
+            inputs={"model": "models/m", "train": "train/t/final"},
+            output="merged/k",
+            params=MergeParams(max_shard_size_bytes=SHARD_BYTES),
+        ),
+    ]
+    plan = Plan(
+        name="n", cluster="local", backend="local", store=store.uri, engine="torchrun", stages=stages, job={}
+    )
+    events = Events(store, "run", "merge")
+    merge.run(
+        StageContext(
+            plan=plan, run_id="run", stage=stages[1], store=store, work=tmp_path / "work", events=events
+        )
+    )
+    events.flush()
+    assert verify(store, "merged/k") == []
+    return local_folder(store, "merged/k")
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+def assert_same_bits(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert tensor.dtype == theirs[name].dtype, name
+        assert tensor.shape == theirs[name].shape, name
+        assert torch.equal(
+            tensor.contiguous().view(torch.uint8), theirs[name].contiguous().view(torch.uint8)
+        ), name
+
+
+OPTIONS = {
+    "plain": {},
+    "rslora": {"use_rslora": True},
+    "patterns": {
+        "rank_pattern": {"q_proj": 2, r"layers\.1\.mlp\.down_proj": 8},
+        "alpha_pattern": {"v_proj": 3, "layers.0.self_attn.q_proj": 5},
+    },
+    "embedding": {"target_modules": ["embed_tokens", "q_proj"]},
+    "head": {"target_modules": ["lm_head", "o_proj"]},
+    "saved modules": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]},
+    "biases": {"target_modules": ["q_proj", "k_proj"], "bias": "lora_only"},
+    "adapter bias": {"target_modules": ["q_proj", "v_proj"], "lora_bias": True},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_bits_equal_those_of_peft(tmp_path: Path, dtype: torch.dtype, options: dict[str, object]) -> None:
+    base = llama(tmp_path / "base", dtype)
+    trained = adapter(tmp_path / "adapter", base, **options)
+    theirs = peft_model(base, trained).merge_and_unload()
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = tensors(merged(tmp_path, base, trained))
+    assert_same_bits(ours, tensors(tmp_path / "theirs"))
+    changed = [name for name, tensor in tensors(base).items() if not torch.equal(tensor, ours[name])]
+    assert changed, "the adapter changed nothing: the comparison would prove nothing"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_bits_equal_those_of_peft_with_tied_embeddings(tmp_path: Path, dtype: torch.dtype) -> None:
+    base = llama(tmp_path / "base", dtype, tied=True)
+    trained = adapter(tmp_path / "adapter", base)
+    peft_model(base, trained).merge_and_unload().save_pretrained(tmp_path / "theirs")
+    folder = merged(tmp_path, base, trained)
+    assert_same_bits(tensors(folder), tensors(tmp_path / "theirs"))
+    assert json.loads((folder / "config.json").read_bytes())["tie_word_embeddings"] is True
+
+
+def test_bits_equal_those_of_peft_for_transposed_weights(tmp_path: Path) -> None:
+    """GPT-2's Conv1D keeps its weights as (in, out)."""
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=2, tie_word_embeddings=False)
+    ).save_pretrained(tmp_path / "base")
+    trained = adapter(tmp_path / "adapter", tmp_path / "base", target_modules=["c_attn", "c_fc", "c_proj"])
+    peft_model(tmp_path / "base", trained).merge_and_unload().save_pretrained(tmp_path / "theirs")
+    assert_same_bits(tensors(merged(tmp_path, tmp_path / "base", trained)), tensors(tmp_path / "theirs"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["lm_head", "q_proj"]},
+        {"target_modules": ["embed_tokens", "q_proj"]},
+        {"target_modules": ["embed_tokens", "lm_head"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    ],
+    ids=["head", "embedding", "both", "saved head"],
+)
+def test_adapter_on_a_tied_head_is_untied(tmp_path: Path, options: dict[str, object]) -> None:
+    """The shared tensor would take the change twice; merged, the model must compute what the adapter does."""
+    base = llama(tmp_path / "base", tied=True)
+    trained = adapter(tmp_path / "adapter", base, **options)
+    folder = merged(tmp_path, base, trained)
+    config = json.loads((folder / "config.json").read_bytes())
+    assert config["tie_word_embeddings"] is False
+    tokens = torch.arange(40).reshape(2, 20)
+    with torch.inference_mode():
+        expected = peft_model(base, trained)(tokens).logits
+        logits = AutoModelForCausalLM.from_pretrained(folder)(tokens).logits
+        untouched = AutoModelForCausalLM.from_pretrained(base)(tokens).logits
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    assert (untouched - expected).abs().max() > 0.05
+
+
+def test_layout_and_companions(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base")
+    folder = merged(tmp_path, base, adapter(tmp_path / "adapter", base))
+    index = json.loads((folder / "model.safetensors.index.json").read_bytes())
+    files = sorted(folder.glob("*.safetensors"))
+    assert len(files) >= 8
+    assert {file.name for file in files} == set(index["weight_map"].values())
+    assert [file.name for file in files] == [
+        f"model-{i:05d}-of-{len(files):05d}.safetensors" for i in range(1, len(files) + 1)
+    ]
+    for file in files:
+        with safe_open(file, "pt") as opened:
+            assert opened.metadata() == {"format": "pt"}
+            assert all(index["weight_map"][name] == file.name for name in opened.keys())  # noqa: SIM118
+            sizes = [opened.get_tensor(name).nbytes for name in opened.keys()]  # noqa: SIM118
+        assert sum(sizes) <= SHARD_BYTES or len(sizes) == 1
+    for companion in ("config.json", "chat_template.jinja", "modeling_own.py", "kernels/fast.cu"):
+        assert (folder / companion).read_bytes() == (base / companion).read_bytes()
+    assert not (folder / ".cache").exists()
+    marker = read_marker(LocalStore(tmp_path / "store"), "merged/k")
+    assert marker is not None
+    assert marker.facts["parameters"] == sum(tensor.numel() for tensor in tensors(base).values())
+    rows = list(read_all(LocalStore(tmp_path / "store"), events_prefix("run")))
+    assert rows[-1] | {"time_s": 0} == {
+        "time_s": 0,
+        "stage": "merge",
+        "kind": "progress",
+        "done": len(files),
+        "total": len(files),
+        "unit": "shards",
+    }
+
+
+def test_merging_an_adapter_that_does_nothing_changes_nothing(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base")
+    trained = adapter(tmp_path / "adapter", base)
+    weights = load_file(trained / "adapter_model.safetensors")
+    save_file(
+        {name: torch.zeros_like(w) for name, w in weights.items()}, trained / "adapter_model.safetensors"
+    )
+    assert_same_bits(tensors(merged(tmp_path, base, trained)), tensors(base))
+
+
+def test_full_training_is_sharded_again_in_the_dtype_of_the_base(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base", torch.bfloat16, tied=True)
+    trained = {name: tensor.float() + 0.25 for name, tensor in tensors(base).items()}
+    (tmp_path / "final").mkdir()
+    save_file(trained, tmp_path / "final" / "model.safetensors", metadata={"format": "pt"})
+    ours = tensors(merged(tmp_path, base, tmp_path / "final", method="full"))
+    assert_same_bits(ours, {name: tensor.bfloat16() for name, tensor in trained.items()})
+
+
+def test_full_training_of_another_model_is_refused(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base")
+    weights = tensors(base)
+    weights["model.norms.weight"] = weights.pop("model.norm.weight")
+    (tmp_path / "final").mkdir()
+    save_file(weights, tmp_path / "final" / "model.safetensors")
+    with pytest.raises(StageUserError, match=r"base model does not have model\.norms\.weight"):
+        merged(tmp_path, base, tmp_path / "final", method="full")
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def pickled(base: Path, trained: Path) -> None:
+    torch.save(load_file(trained / "adapter_model.safetensors"), trained / "adapter_model.bin")
+    (trained / "adapter_model.safetensors").unlink()
+
+
+def rename_a_key(base: Path, trained: Path) -> None:
+    weights = load_file(trained / "adapter_model.safetensors")
+    save_file(
+        {name.replace("layers.2", "layers.9"): weight for name, weight in weights.items()},
+        trained / "adapter_model.safetensors",
+    )
+
+
+def drop_a_matrix(base: Path, trained: Path) -> None:
+    weights = load_file(trained / "adapter_model.safetensors")
+    weights.pop(next(name for name in weights if ".lora_B." in name))
+    save_file(weights, trained / "adapter_model.safetensors")
+
+
+def cut_short(base: Path, trained: Path) -> None:
+    file = sorted(base.glob("*.safetensors"))[0]
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def lose_a_file(base: Path, trained: Path) -> None:
+    sorted(base.glob("*.safetensors"))[0].unlink()
+
+
+def quantize(base: Path, trained: Path) -> None:
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq"}}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (pickled, "pickled adapter"),
+        (lambda base, trained: edit_config(trained, use_dora=True), "use_dora"),
+        (lambda base, trained: edit_config(trained, peft_type="IA3"), "type IA3"),
+        (lambda base, trained: edit_config(trained, init_lora_weights="pissa"), "pissa"),
+        (rename_a_key, r"layers\.9.*does not have.*nearest is model\.layers\.[012]"),
+        (drop_a_matrix, "no B_weight"),
+        (cut_short, "cut short"),
+        (lose_a_file, "lacks model-00001"),
+        (quantize, "quantized"),
+    ],
+    ids=[
+        "pickle",
+        "dora",
+        "ia3",
+        "pissa",
+        "unknown key",
+        "missing matrix",
+        "cut",
+        "missing file",
+        "quantized",
+    ],
+)
+def test_what_cannot_be_merged_is_refused_before_anything_is_written(
+    tmp_path: Path, damage: object, message: str
+) -> None:
+    base = llama(tmp_path / "base")
+    trained = adapter(tmp_path / "adapter", base)
+    damage(base, trained)
+    with pytest.raises(StageUserError, match=message):
+        merged(tmp_path, base, trained)
+    assert not (tmp_path / "store" / "merged").exists()

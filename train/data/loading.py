@@ -1,0 +1,105 @@
+"""The tokenizer of a model folder, as transformers would load it, without importing transformers (4 s) where
+the folder's files alone say what it would do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from train.data.templates import TemplateError
+from train.data.tokenize import ChatTokenizer
+from train.stage import StageUserError
+
+#: Named tokens that a template may use (transformers' SPECIAL_TOKENS_ATTRIBUTES).
+SPECIAL_TOKEN_NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+
+#: Model types whose tokenizers transformers neither replaces nor patches.
+_PLAIN_MODEL_TYPES = {"llama", "qwen2", "qwen3", "qwen3_moe"}
+
+#: The pre-tokenizer of Qwen2 and Qwen3: transformers' Qwen2Tokenizer puts it in whatever tokenizer.json says.
+QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def load_chat_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> ChatTokenizer:
+    """Raises StageUserError where the folder has no usable tokenizer or no chat template."""
+    config = _read_json(folder / "tokenizer_config.json")
+    if loads_as_saved(folder, config):
+        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        names = {name: _token_text(config[name]) for name in SPECIAL_TOKEN_NAMES if config.get(name)}
+        template = _saved_template(folder, config)
+    else:
+        backend, template, names = _load_with_transformers(folder, trust_remote_code)
+    if not template:
+        raise StageUserError(
+            f"{folder}: the tokenizer has no chat template",
+            "use an instruction-tuned model, or put its template into the folder as chat_template.jinja",
+        )
+    try:
+        return ChatTokenizer(backend, template, names)
+    except TemplateError as error:
+        raise StageUserError(f"{folder}: {error}", "mend chat_template.jinja") from error
+
+
+def loads_as_saved(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether `AutoTokenizer` uses the folder's tokenizer.json unchanged (transformers 5.23)."""
+    if not (folder / "tokenizer.json").is_file() or "auto_map" in config:
+        return False
+    if _read_json(folder / "config.json").get("model_type") not in _PLAIN_MODEL_TYPES:
+        return False
+    name = config.get("tokenizer_class")
+    if name in ("PreTrainedTokenizerFast", "TokenizersBackend"):
+        return "add_bos_token" not in config and "add_eos_token" not in config
+    if name in ("Qwen2Tokenizer", "Qwen2TokenizerFast"):
+        saved = _read_json(folder / "tokenizer.json")
+        split = (saved.get("pre_tokenizer") or {}).get("pretokenizers", [{}])[0].get("pattern")
+        return split == {"Regex": QWEN2_SPLIT} and saved.get("normalizer") == {"type": "NFC"}
+    return False
+
+
+def _saved_template(folder: Path, config: dict[str, Any]) -> str | None:
+    if (file := folder / "chat_template.jinja").is_file():
+        return file.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several named ones
+        return {entry["name"]: entry["template"] for entry in template}.get("default")
+    return template
+
+
+def _load_with_transformers(
+    folder: Path, trust_remote_code: bool
+) -> tuple[Tokenizer, str | None, dict[str, str]]:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+        template = tokenizer.get_chat_template() if tokenizer.chat_template else None
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise StageUserError(f"{folder}: its tokenizer can't be loaded: {error}", "") from error
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise StageUserError(
+            f"{folder}: {type(tokenizer).__name__} is no fast tokenizer",
+            "use a model whose folder has a tokenizer.json",
+        )
+    return backend, template, dict(tokenizer.special_tokens_map)
+
+
+def _token_text(token: str | dict[str, Any]) -> str:
+    return token if isinstance(token, str) else token["content"]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise StageUserError(f"{path}: {error}", "the file is damaged: get it again") from error

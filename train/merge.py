@@ -1,0 +1,134 @@
+"""Stage `merge`: base model + adapter -> one model folder, tensor by tensor.
+
+Each tensor is read from the base, changed, hashed and written as it passes, so the peak of memory is a few
+tensors, not a model. Output files are made side by side by a few threads: while one waits for the disk, the
+others compute and hash (reading, writing, hashing and torch's arithmetic all release the GIL).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from artifacts.contract import MergeParams, StageKind, TrainParams
+from artifacts.manifest import MARKER, ArtifactWriter, Manifest, local_folder
+from artifacts.store import Store
+from train.merging import layout
+from train.merging.adapter import read_adapter
+from train.merging.layout import MergedTensor
+from train.merging.tensors import INDEX_NAME, TORCH_DTYPES, Memory, encode_header, model_tensors
+from train.stage import StageContext, StageUserError
+
+_WRITERS = 2
+#: What a model folder holds beside its weights: configs, tokenizer, chat template, remote code.
+_COMPANIONS = ("*.json", "*.txt", "*.model", "*.tiktoken", "**/*.jinja", "**/*.py", "**/*.cu", "**/*.cpp")
+
+
+def run(context: StageContext) -> None:
+    """Write `merged/<key>/`. Raises StageUserError for what can't be merged."""
+    params: MergeParams = context.stage.params
+    training: TrainParams = context.plan.stage(StageKind.TRAIN).params
+    base = local_folder(context.store, context.stage.inputs["model"])
+    trained = local_folder(context.store, context.stage.inputs["train"])
+    config = json.loads((base / "config.json").read_bytes())
+    if config.get("quantization_config"):
+        raise StageUserError(
+            "an adapter can't be merged into a quantized base model", "use the unquantized one"
+        )
+    if training.method == "full":
+        tensors, untied = layout.full_weights(model_tensors(base), model_tensors(trained)), False
+    else:
+        tensors, untied = layout.with_adapter(model_tensors(base), read_adapter(trained))
+    write_merged(
+        context.store,
+        context.stage.output,
+        base,
+        tensors,
+        params,
+        untied=untied,
+        progress=context.events.progress,
+    )
+
+
+def write_merged(
+    store: Store,
+    prefix: str,
+    base: Path,
+    tensors: Sequence[MergedTensor],
+    params: MergeParams,
+    *,
+    untied: bool,
+    progress: Callable[[int, int, str], None] = lambda done, total, unit: None,
+) -> Manifest:
+    """Write `tensors` and the files beside the weights in `base` to the store, then the marker."""
+    files = layout.shards(tensors, params.max_shard_size_bytes)
+    writer = ArtifactWriter(store, prefix)
+    progress(0, len(files), "shards")
+    memory = Memory()
+    with ThreadPoolExecutor(_WRITERS, "shard", initializer=_use_one_thread) as pool:
+        writing = [pool.submit(_write_shard, writer, name, group, memory) for name, group in files.items()]
+        try:
+            for done, shard in enumerate(as_completed(writing), start=1):
+                shard.result()
+                progress(done, len(files), "shards")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if len(files) > 1:
+        writer.write_bytes(INDEX_NAME, _json(layout.index(files)))
+    for path in companion_files(base):
+        if path == "config.json" and untied:
+            writer.write_bytes(path, _json(layout.untied_config(json.loads((base / path).read_bytes()))))
+        else:
+            writer.add_file(path, base / path)
+    return writer.commit(parameters=sum(math.prod(tensor.shape) for tensor in tensors), untied=untied)
+
+
+def companion_files(base: Path) -> list[str]:
+    """Paths relative to `base` of the files that the merged model takes over unchanged."""
+    found = {path.relative_to(base) for pattern in _COMPANIONS for path in base.glob(pattern)}
+    return sorted(
+        path.as_posix()
+        for path in found
+        if not path.name.endswith(".index.json")
+        and path.name != MARKER
+        and not any(part.startswith(".") for part in path.parts)
+    )
+
+
+def _write_shard(writer: ArtifactWriter, name: str, tensors: Sequence[MergedTensor], memory: Memory) -> None:
+    with writer.open(name) as stream:
+        stream.write(encode_header((t.name, t.dtype, t.shape, t.size_bytes) for t in tensors))
+        for tensor in tensors:
+            if tensor.computed:
+                stream.write(_computed_bytes(tensor, memory))
+            else:
+                for block in tensor.source.blocks():
+                    stream.write(block)
+
+
+def _computed_bytes(tensor: MergedTensor, memory: Memory) -> Any:
+    import torch
+
+    source = tensor.source
+    with torch.inference_mode():
+        weight = source.read(memory.take("weight", source.size_bytes))
+        weight = weight.to(getattr(torch, TORCH_DTYPES[tensor.dtype]))
+        if tensor.update is not None:
+            tensor.update.apply(weight, memory)
+        return weight.reshape(-1).view(torch.uint8).numpy()
+
+
+def _use_one_thread() -> None:
+    """Each writer computes on one core; torch's own threads would only compete with the other writers."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,155 @@
+"""Which tensors the merged model has, made from what, in which file: known before a single one is read."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from train.merging.adapter import Adapter, BiasUpdate, LoraUpdate
+from train.merging.tensors import ITEM_SIZE_BYTES, SINGLE_NAME, TORCH_DTYPES, StoredTensor
+from train.stage import StageUserError
+
+_INPUT_EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings")
+_OUTPUT_HEADS = ("lm_head", "embed_out")
+
+
+@dataclass(frozen=True)
+class MergedTensor:
+    """A tensor of the merged model: `source` in `dtype`, plus `update`."""
+
+    name: str
+    source: StoredTensor
+    dtype: str  # safetensors' name
+    update: LoraUpdate | BiasUpdate | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    @property
+    def computed(self) -> bool:
+        """False where the source's bytes are copied as they are."""
+        return self.update is not None or self.dtype != self.source.dtype
+
+    @property
+    def size_bytes(self) -> int:
+        if self.dtype == self.source.dtype:
+            return self.source.size_bytes
+        return math.prod(self.shape) * ITEM_SIZE_BYTES[self.dtype]
+
+
+def with_adapter(base: Mapping[str, StoredTensor], adapter: Adapter) -> tuple[list[MergedTensor], bool]:
+    """The base's tensors, changed by the adapter, in the base's order; and whether a tied head was untied.
+
+    A head that shares the input embedding is not stored in the base. Once the adapter changes either of them
+    they are two tensors: writing the change into the shared one (as PEFT 0.21 does) would apply it twice.
+    Raises StageUserError for a change that fits no tensor of the base.
+    """
+    sources, untied = dict(base), False
+    head, embedding = _head_name(base, adapter), _embedding_name(base)
+    if head not in base and embedding and adapter.names & {head, embedding}:
+        sources[head], untied = base[embedding], True
+    merged = [
+        _changed(name, source, base.get(name, source).dtype, adapter) for name, source in sources.items()
+    ]
+    if unmatched := sorted(adapter.names - set(sources)):
+        nearest = difflib.get_close_matches(unmatched[0], list(base), 1)
+        hint = f" (the nearest is {nearest[0]})" if nearest else ""
+        raise StageUserError(
+            f"the adapter changes {unmatched[0]}, which the base model does not have{hint}"
+            + (f"; so with {len(unmatched) - 1} more" if len(unmatched) > 1 else ""),
+            "merge it with the model that it was trained on",
+        )
+    return merged, untied
+
+
+def full_weights(base: Mapping[str, StoredTensor], trained: Mapping[str, StoredTensor]) -> list[MergedTensor]:
+    """Every weight was trained: the trained tensors in the base's order and dtypes.
+
+    Raises StageUserError when the two are not the same model.
+    """
+    extra = sorted(set(trained) - set(base) - {f"{head}.weight" for head in _OUTPUT_HEADS})
+    missing = sorted(set(base) - set(trained) - {f"{head}.weight" for head in _OUTPUT_HEADS})
+    if extra or missing:
+        name, where = (extra[0], "base") if extra else (missing[0], "trained")
+        raise StageUserError(f"the {where} model does not have {name}", "train again from this base model")
+    merged = []
+    for name, source in base.items():
+        if name in trained:
+            if trained[name].shape != source.shape:
+                raise StageUserError(
+                    f"{name} has the shape {trained[name].shape}, {source.shape} in the base model"
+                )
+            merged.append(MergedTensor(name, trained[name], source.dtype))
+    return merged
+
+
+def _changed(name: str, source: StoredTensor, dtype: str, adapter: Adapter) -> MergedTensor:
+    update = adapter.updates.get(name)
+    replaced = adapter.replacements.get(name, source)
+    for change in (replaced, update):
+        if change is not None and change.shape != source.shape:
+            raise StageUserError(
+                f"the adapter's {name} has the shape {change.shape}, {source.shape} in the base model",
+                "merge it with the model that it was trained on",
+            )
+    merged = MergedTensor(name, replaced, dtype, update)
+    if merged.computed and not {replaced.dtype, dtype} <= set(TORCH_DTYPES):
+        raise StageUserError(
+            f"{name} is stored as {dtype}, an adapter can't be added to it", "use the unquantized base"
+        )
+    return merged
+
+
+def _head_name(base: Mapping[str, StoredTensor], adapter: Adapter) -> str:
+    known = [f"{head}.weight" for head in _OUTPUT_HEADS]
+    return next((name for name in known if name in base or name in adapter.names), known[0])
+
+
+def _embedding_name(base: Mapping[str, StoredTensor]) -> str | None:
+    return next((name for name in base if name.removesuffix(".weight").endswith(_INPUT_EMBEDDINGS)), None)
+
+
+def shards(tensors: Sequence[MergedTensor], max_size_bytes: int) -> dict[str, list[MergedTensor]]:
+    """File name -> its tensors. Filled in order up to `max_size_bytes`; a larger tensor gets its own file.
+
+    Within a file wider dtypes come first, so that each tensor lies at a multiple of its item size.
+    """
+    groups: list[list[MergedTensor]] = []
+    filled = 0
+    for tensor in tensors:
+        if not groups or filled + tensor.size_bytes > max_size_bytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(tensor)
+        filled += tensor.size_bytes
+    if len(groups) == 1:
+        names = [SINGLE_NAME]
+    else:
+        names = [f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors" for i in range(len(groups))]
+    return {
+        name: sorted(group, key=lambda tensor: (-_item_size_bytes(tensor), tensor.name))
+        for name, group in zip(names, groups, strict=True)
+    }
+
+
+def _item_size_bytes(tensor: MergedTensor) -> int:
+    count = math.prod(tensor.shape)
+    return tensor.size_bytes // count if count else 0
+
+
+def index(files: Mapping[str, Sequence[MergedTensor]]) -> dict[str, Any]:
+    """What `model.safetensors.index.json` says."""
+    weight_map = {tensor.name: name for name, group in files.items() for tensor in group}
+    total = sum(tensor.size_bytes for group in files.values() for tensor in group)
+    return {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+
+
+def untied_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The model's config for an output head of its own."""
+    text = config.get("text_config")
+    nested = {"text_config": {**text, "tie_word_embeddings": False}} if isinstance(text, dict) else {}
+    return {**config, "tie_word_embeddings": False, **nested}

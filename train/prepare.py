@@ -1,0 +1,161 @@
+"""Stage `prepare`: conversations in, packed token sequences out. CPU only, without torch.
+
+Runs in bounded memory: records are streamed, and packed in windows of WINDOW_TOKENS tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from artifacts.contract import PrepareParams, StageKind, canonical_json
+from artifacts.manifest import ArtifactWriter, local_folder
+from train.data.isolation import require_isolation
+from train.data.loading import load_chat_tokenizer
+from train.data.packing import pack
+from train.data.shards import ShardWriter
+from train.data.statistics import SplitStatistics
+from train.data.templates import Message, TemplateError
+from train.data.tokenize import ChatTokenizer, Document
+from train.stage import StageContext, StageUserError
+
+# Documents are packed among those of a window: enough for a tight fit, few enough for the memory (16 bytes
+# a token, about 400 a document).
+WINDOW_TOKENS = 4 * 1024 * 1024
+WINDOW_SEQUENCES = 16  # at least, where sequences are very long
+WINDOW_DOCUMENTS = 100_000
+
+PROGRESS_RECORDS = 500  # between two progress events
+
+PREPARED_SPLITS = ("train", "eval")  # `predict` reads the test split as text
+
+
+def run(context: StageContext) -> None:
+    params: PrepareParams = context.stage.params
+    data = local_folder(context.store, context.stage.inputs["data"])
+    model = local_folder(context.store, context.stage.inputs["model"])
+    if params.packing:
+        require_isolation(model, trust_remote_code=_trusts_remote_code(context))
+    tokenizer = load_chat_tokenizer(model, trust_remote_code=_trusts_remote_code(context))
+    skips_bad_records = context.plan.stage(StageKind.DATA).params.on_error == "skip"
+
+    artifact = ArtifactWriter(context.store, context.stage.output)
+    statistics = {}
+    for split in PREPARED_SPLITS:
+        files = sorted(data.glob(f"{split}-*.jsonl"))
+        if not files:
+            continue
+        preparation = SplitPreparation(tokenizer, params, split, skips_bad_records=skips_bad_records)
+        with ShardWriter(artifact, split) as shards:
+            for window in preparation.windows(_progress(context, read_conversations(files), split)):
+                rows = pack(window, params.max_length, packing=params.packing, random=preparation.random)
+                preparation.statistics.sequences += len(rows)
+                shards.write(rows)
+        statistics[split] = preparation.statistics
+    _require_sequences(statistics, params)
+
+    report = {
+        "splits": {split: counts.to_json() for split, counts in statistics.items()},
+        "max_length": params.max_length,
+        "packing": params.packing,
+        "tokenizer_sha256": tokenizer.sha256,
+        "template_sha256": tokenizer.template_sha256,
+        "end_of_turn": tokenizer.template.end_of_turn,
+    }
+    artifact.write_bytes("statistics.json", canonical_json(report))
+    artifact.commit(sequences={split: counts.sequences for split, counts in statistics.items()})
+
+
+class SplitPreparation:
+    """Tokenizes one split, truncates, drops what can't be learnt from, and counts."""
+
+    def __init__(
+        self, tokenizer: ChatTokenizer, params: PrepareParams, split: str, *, skips_bad_records: bool
+    ) -> None:
+        self.tokenizer, self.params, self.split = tokenizer, params, split
+        self.skips_bad_records = skips_bad_records
+        self.statistics = SplitStatistics(max_length=params.max_length)
+        self.random = np.random.default_rng(params.seed)
+
+    def windows(self, conversations: Iterable[list[Message]]) -> Iterator[list[Document]]:
+        """Documents that are packed together."""
+        limit = max(WINDOW_TOKENS, WINDOW_SEQUENCES * self.params.max_length)
+        window: list[Document] = []
+        tokens = 0
+        for document in self._documents(conversations):
+            window.append(document)
+            tokens += len(document)
+            if tokens >= limit or len(window) == WINDOW_DOCUMENTS:
+                yield window
+                window, tokens = [], 0
+        if window:
+            yield window
+
+    def _documents(self, conversations: Iterable[list[Message]]) -> Iterator[Document]:
+        counts = self.statistics
+        for encoded in self.tokenizer.encode(conversations):
+            counts.records += 1
+            if isinstance(encoded, TemplateError):
+                self._refused(encoded)
+                continue
+            counts.count_length(len(encoded))
+            document = truncate(encoded, self.params.max_length)
+            if document.supervised_tokens == 0:
+                whole = encoded.supervised_tokens == 0
+                counts.dropped["nothing to learn" if whole else "nothing to learn within max_length"] += 1
+                continue
+            counts.truncated += len(document) < len(encoded)
+            counts.count_document(document)
+            yield document
+
+    def _refused(self, error: TemplateError) -> None:
+        if not self.skips_bad_records:
+            raise StageUserError(
+                f"{self.split} record {self.statistics.records}: {error}",
+                "mend the record, or set data.on_error: skip",
+            ) from error
+        self.statistics.dropped["refused by the chat template"] += 1
+
+
+def truncate(document: Document, max_length: int) -> Document:
+    """Its first `max_length` tokens: a conversation keeps its beginning."""
+    if len(document) <= max_length:
+        return document
+    return Document(document.input_ids[:max_length].copy(), document.labels[:max_length].copy())
+
+
+def read_conversations(files: Iterable[Path]) -> Iterator[list[Message]]:
+    """The messages of each record of the data stage's shards."""
+    for file in files:
+        with file.open("rb") as lines:
+            for line in lines:
+                yield json.loads(line)["messages"]
+
+
+def _progress(
+    context: StageContext, conversations: Iterable[list[Message]], split: str
+) -> Iterator[list[Message]]:
+    done = 0
+    for conversation in conversations:
+        yield conversation
+        done += 1
+        if done % PROGRESS_RECORDS == 0:
+            context.events.progress(done, None, "records", split=split)
+    context.events.progress(done, done, "records", split=split)
+
+
+def _require_sequences(statistics: dict[str, SplitStatistics], params: PrepareParams) -> None:
+    train = statistics.get("train")
+    if train is None or train.sequences == 0:
+        dropped = ", ".join(f"{count} {reason}" for reason, count in train.dropped.items()) if train else ""
+        raise StageUserError(
+            f"no training record is left ({dropped or 'no records'}; training.max_length is {params.max_length})",
+            "raise training.max_length, or look at the records with `slipway data check`",
+        )
+
+
+def _trusts_remote_code(context: StageContext) -> bool:
+    return context.plan.stage(StageKind.MODEL).params.trust_remote_code
