@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import gc
 
 
 def preload() -> None:
-    from train import build_ops
+    """Import what a training rank may need, whatever its strategy and method. Starts no threads, provided that
+    OPENBLAS_NUM_THREADS=1 and JE_ARROW_MALLOC_CONF=background_thread:false are set before numpy and pyarrow are
+    imported, so forking afterwards is safe."""
+    from train import lean_deepspeed
 
-    build_ops.prepare()
+    lean_deepspeed.prepare()
     import accelerate.utils
     import deepspeed
     import peft
@@ -16,9 +19,12 @@ def preload() -> None:
     import torch.distributed.tensor
     import transformers
 
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
     import train.loop
-    import train.trainer
+    import train.trainer  # noqa: F401
 
+    get_checkpoint_conversion_mapping("llama")  # compiles 900 regular expressions, once
 
-def threads() -> int:
-    return len(os.listdir("/proc/self/task"))
+    gc.collect()
+    gc.freeze()  # forked ranks share these pages, and their collections pass over them

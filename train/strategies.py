@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from artifacts.contract import TrainParams
-from train import build_ops
+from train import lean_deepspeed
 from train.stage import StageError
 
 _BUCKET_ELEMENTS = 200_000_000  # DeepSpeed's recommendation for large models; a small model fills one bucket
@@ -57,6 +57,9 @@ def deepspeed_config(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
         }
     return {
         "zero_optimization": zero,
+        # torch's own fused AdamW steps offloaded state too: nothing to compile, and a resumed training goes on
+        # to the bit (DeepSpeed's CPU Adam keeps a running product that a checkpoint rounds).
+        "zero_force_ds_cpu_optimizer": False,
         "train_micro_batch_size_per_gpu": params.micro_batch_size,
         "gradient_accumulation_steps": params.gradient_accumulation_steps,
         "train_batch_size": params.micro_batch_size * params.gradient_accumulation_steps * params.world_size,
@@ -96,7 +99,12 @@ def start_process_group(world_size: int, *, on_gpu: bool, strategy: str) -> None
     if dist.is_initialized() or (world_size == 1 and strategy == "ddp"):
         return
     if world_size == 1:
-        for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1")):
+        for name, value in (
+            ("RANK", "0"),
+            ("WORLD_SIZE", "1"),
+            ("LOCAL_RANK", "0"),
+            ("MASTER_ADDR", "127.0.0.1"),
+        ):
             os.environ.setdefault(name, value)
         os.environ.setdefault("MASTER_PORT", "0")
     if on_gpu:
@@ -109,11 +117,9 @@ def start_process_group(world_size: int, *, on_gpu: bool, strategy: str) -> None
 
 def start_deepspeed() -> None:
     """Tell DeepSpeed of the process group, which it asks for while a model is still being loaded."""
-    build_ops.prepare()
-    import deepspeed.comm.torch
+    lean_deepspeed.prepare()
+    import deepspeed
 
-    # A shared-memory all-reduce for inference on CPUs: compiled at run time, never called by a training.
-    deepspeed.comm.torch.build_shm_op = lambda: None
     deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
 
 
@@ -123,8 +129,12 @@ def check_sharded(model: torch.nn.Module, world_size: int) -> None:
 
     plain = [name for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor)]
     if plain:
-        raise StageError(f"FSDP left {len(plain)} weights whole, {plain[0]} among them", "report this as a bug")
+        raise StageError(
+            f"FSDP left {len(plain)} weights whole, {plain[0]} among them", "report this as a bug"
+        )
     local = sum(parameter.to_local().numel() for parameter in model.parameters())
     total = sum(parameter.numel() for parameter in model.parameters())
     if world_size > 1 and local > 0.75 * total:
-        raise StageError(f"FSDP shards nothing: this rank holds {local} of {total} weights", "report this as a bug")
+        raise StageError(
+            f"FSDP shards nothing: this rank holds {local} of {total} weights", "report this as a bug"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,9 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from artifacts.contract import IGNORED_LABEL
-from train import loss, metrics, strategies
+from artifacts.contract import IGNORED_LABEL, canonical_json
+from artifacts.manifest import ArtifactWriter
+from train import loss, metrics, strategies, weights
 from train.data.collate import Collator, Rows
 from train.data.order import RankBatches
 from train.schedule import Schedule
@@ -58,7 +60,9 @@ class RankTrainer(Trainer):
         self.meter = metrics.Meter()
         self.stop_votes = 0
         self.stopped = False
-        self._rows = metrics.writer(task.store, task.prefix, task.attempt) if self.is_world_process_zero() else None
+        self._rows = (
+            metrics.writer(task.store, task.prefix, task.attempt) if self.is_world_process_zero() else None
+        )
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -78,14 +82,19 @@ class RankTrainer(Trainer):
         return self._loader(self.train_dataset, self.args.per_device_train_batch_size, seed=self.args.seed)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        return self._loader(eval_dataset or self.eval_dataset, self.args.per_device_eval_batch_size, seed=None)
+        return self._loader(
+            eval_dataset or self.eval_dataset, self.args.per_device_eval_batch_size, seed=None
+        )
 
     def _loader(self, rows: Any, micro_batch_size: int, *, seed: int | None) -> DataLoader[Any]:
         batches = RankBatches(len(rows), micro_batch_size, self.task.world_size, self.task.rank, seed=seed)
         if seed is not None:
             self.train_batches = batches
         return DataLoader(
-            rows, batch_sampler=batches, collate_fn=self.data_collator, pin_memory=self.args.device.type == "cuda"
+            rows,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.device.type == "cuda",
         )
 
     def get_batch_samples(
@@ -123,7 +132,9 @@ class RankTrainer(Trainer):
         return total * (self.task.world_size / num_items_in_batch)
 
     def _summed_loss(self, model: Any, inputs: Any) -> torch.Tensor:
-        return loss.summed_loss(model, inputs, installed=self.loss_installed, slices_logits=self.slices_logits)
+        return loss.summed_loss(
+            model, inputs, installed=self.loss_installed, slices_logits=self.slices_logits
+        )
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # counted in `metrics`
@@ -219,15 +230,44 @@ class RankTrainer(Trainer):
         self.meter.go_on()
 
     def write_checkpoint(self, folder: Path) -> None:
-        """Write what a resumed training needs, in transformers' own layout, into `folder`. Every rank calls it;
-        each writes its own files."""
+        """Write what a resumed training needs into `folder`, as transformers' Trainer reads it back; an adapter
+        is always whole, as safetensors. Every rank calls it and writes its own files; the folder may be this
+        rank's alone."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.save_model(str(folder), _internal_call=True)
-        self._save_optimizer_and_scheduler(str(folder))
+        model = self.accelerator.unwrap_model(self.model)
+        if self.task.params.method == "lora":
+            weights.write_adapter(
+                model, folder, base_name=self.task.base_name, writes=self.is_world_process_zero()
+            )
+        elif self.task.params.strategy == "ddp" and self.is_world_process_zero():
+            model.save_pretrained(folder)
+        self._save_optimizer_and_scheduler(str(folder))  # and sharded weights
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))
-        if self.args.should_save:
+        if self.is_world_process_zero():
             self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def write_final(self) -> None:
+        """Commit `final/`: what was trained, its tokenizer and template, and the metrics of all attempts. Every
+        rank calls it; rank 0 writes."""
+        writes = self.is_world_process_zero()
+        folder = self.task.work / "final"
+        shutil.rmtree(folder, ignore_errors=True)
+        model = self.accelerator.unwrap_model(self.model)
+        if self.task.params.method == "lora":
+            weights.write_adapter(model, folder, base_name=self.task.base_name, writes=writes)
+            if writes:
+                weights.copy_tokenizer(self.task.model, folder)
+        else:
+            weights.write_model(model, folder, base=self.task.model, writes=writes)
+        if not writes:
+            return
+        self.flush_metrics()
+        artifact = ArtifactWriter(self.task.store, f"{self.task.prefix}/final")
+        artifact.add_folder(folder, move=True)
+        rows = metrics.merged_from(self.task.store, self.task.prefix)
+        artifact.write_bytes("metrics.jsonl", b"".join(canonical_json(row) + b"\n" for row in rows))
+        artifact.commit(method=self.task.params.method, steps=self.state.global_step)
 
 
 class _StepBoundary(TrainerCallback):

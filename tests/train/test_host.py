@@ -138,9 +138,10 @@ def test_the_end_of_stdin_drains(driver: Driver) -> None:
 
 def test_stages_die_with_the_host(driver: Driver) -> None:
     assert driver.answer() == {"ready": True}
-    driver.ask("1", "train", "drain")
-    driver.ask("2", "prepare", "sleep")
-    pids = [driver.started("1"), driver.started("2")]
+    pids = []
+    for request_id, stage in (("1", "train"), ("2", "prepare")):
+        driver.ask(request_id, stage, "drain")
+        pids.append(driver.started(request_id))
     driver.process.kill()
     _until(lambda: not any(map(_alive, pids)))
 
