@@ -81,7 +81,9 @@ def train_rank(task: TrainTask) -> Outcome:
     train_split = PreparedSplit(task.prepared, "train")
     eval_split = PreparedSplit(task.prepared, "eval") if has_split(task.prepared, "eval") else None
     plan = schedule.resolve(params, len(train_split))
-    arguments = training_arguments(task, plan, on_gpu=on_gpu)  # before the model: DeepSpeed hooks into loading
+    arguments = training_arguments(
+        task, plan, on_gpu=on_gpu
+    )  # before the model: DeepSpeed hooks into loading
     set_seed(params.seed)
     attention = attention_implementation(on_gpu)
     base = load_model(task, attention)

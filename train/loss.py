@@ -63,7 +63,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         hidden_gradient = torch.empty_like(hidden) if with_gradients and ctx.needs_input_grad[0] else None
         weight_gradient = torch.zeros_like(weight) if with_gradients and ctx.needs_input_grad[1] else None
         bias_gradient = (
-            torch.zeros_like(bias) if with_gradients and bias is not None and ctx.needs_input_grad[2] else None
+            torch.zeros_like(bias)
+            if with_gradients and bias is not None and ctx.needs_input_grad[2]
+            else None
         )
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
@@ -71,7 +73,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             chunk = slice(start, start + rows)
             with torch.autocast(device_type, enabled=False):
                 inputs = hidden[chunk].to(dtype)
-                logits = nn.functional.linear(inputs, compute_weight, None if bias is None else bias.to(dtype))
+                logits = nn.functional.linear(
+                    inputs, compute_weight, None if bias is None else bias.to(dtype)
+                )
                 loss, gradient = _chunk_loss(logits.float(), targets[chunk], transform, with_gradients)
                 total += loss
                 if gradient is None:
@@ -197,7 +201,9 @@ def _transform_holds(model: PreTrainedModel, transform: LogitTransform) -> bool:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(1, 2, width, generator=generator)
     small_head = nn.Linear(width, 8, bias=False)
-    small_head.weight.copy_(torch.randn(8, width, generator=generator) * 20 / width**0.5)  # beyond any soft cap
+    small_head.weight.copy_(
+        torch.randn(8, width, generator=generator) * 20 / width**0.5
+    )  # beyond any soft cap
     expected = small_head(hidden) * transform.scale
     if transform.softcap is not None:
         expected = torch.tanh(expected / transform.softcap) * transform.softcap

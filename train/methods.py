@@ -75,4 +75,6 @@ def _refuse_tied_targets(model: PreTrainedModel, targeted: set[str]) -> None:
 def _check_trainable(adapted: Any) -> None:
     declared = {name for name, _ in adapted.named_parameters() if ".lora_" in name}
     if trainable_names(adapted) != declared or not declared:
-        raise AssertionError(f"trainable parameters differ from the adapters': {sorted(declared ^ trainable_names(adapted))}")
+        raise AssertionError(
+            f"trainable parameters differ from the adapters': {sorted(declared ^ trainable_names(adapted))}"
+        )

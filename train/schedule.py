@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 from artifacts.contract import TrainParams
 
-SCHEDULERS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}  # transformers' names
+SCHEDULERS = {
+    "cosine": "cosine",
+    "linear": "linear",
+    "constant": "constant_with_warmup",
+}  # transformers' names
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,12 @@ def start_process_group(world_size: int, *, on_gpu: bool, strategy: str) -> None
     if dist.is_initialized() or (world_size == 1 and strategy == "ddp"):
         return
     if world_size == 1:
-        for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1")):
+        for name, value in (
+            ("RANK", "0"),
+            ("WORLD_SIZE", "1"),
+            ("LOCAL_RANK", "0"),
+            ("MASTER_ADDR", "127.0.0.1"),
+        ):
             os.environ.setdefault(name, value)
         os.environ.setdefault("MASTER_PORT", "0")
     if on_gpu:
@@ -124,8 +129,12 @@ def check_sharded(model: torch.nn.Module, world_size: int) -> None:
 
     plain = [name for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor)]
     if plain:
-        raise StageError(f"FSDP left {len(plain)} weights whole, {plain[0]} among them", "report this as a bug")
+        raise StageError(
+            f"FSDP left {len(plain)} weights whole, {plain[0]} among them", "report this as a bug"
+        )
     local = sum(parameter.to_local().numel() for parameter in model.parameters())
     total = sum(parameter.numel() for parameter in model.parameters())
     if world_size > 1 and local > 0.75 * total:
-        raise StageError(f"FSDP shards nothing: this rank holds {local} of {total} weights", "report this as a bug")
+        raise StageError(
+            f"FSDP shards nothing: this rank holds {local} of {total} weights", "report this as a bug"
+        )

@@ -60,7 +60,9 @@ class RankTrainer(Trainer):
         self.meter = metrics.Meter()
         self.stop_votes = 0
         self.stopped = False
-        self._rows = metrics.writer(task.store, task.prefix, task.attempt) if self.is_world_process_zero() else None
+        self._rows = (
+            metrics.writer(task.store, task.prefix, task.attempt) if self.is_world_process_zero() else None
+        )
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -80,14 +82,19 @@ class RankTrainer(Trainer):
         return self._loader(self.train_dataset, self.args.per_device_train_batch_size, seed=self.args.seed)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        return self._loader(eval_dataset or self.eval_dataset, self.args.per_device_eval_batch_size, seed=None)
+        return self._loader(
+            eval_dataset or self.eval_dataset, self.args.per_device_eval_batch_size, seed=None
+        )
 
     def _loader(self, rows: Any, micro_batch_size: int, *, seed: int | None) -> DataLoader[Any]:
         batches = RankBatches(len(rows), micro_batch_size, self.task.world_size, self.task.rank, seed=seed)
         if seed is not None:
             self.train_batches = batches
         return DataLoader(
-            rows, batch_sampler=batches, collate_fn=self.data_collator, pin_memory=self.args.device.type == "cuda"
+            rows,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.device.type == "cuda",
         )
 
     def get_batch_samples(
@@ -125,7 +132,9 @@ class RankTrainer(Trainer):
         return total * (self.task.world_size / num_items_in_batch)
 
     def _summed_loss(self, model: Any, inputs: Any) -> torch.Tensor:
-        return loss.summed_loss(model, inputs, installed=self.loss_installed, slices_logits=self.slices_logits)
+        return loss.summed_loss(
+            model, inputs, installed=self.loss_installed, slices_logits=self.slices_logits
+        )
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # counted in `metrics`

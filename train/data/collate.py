@@ -79,7 +79,9 @@ class Collator:
             arrays = [np.concatenate(column)[None] for column in zip(*columns, strict=True)]
         else:
             length = max(len(tokens) for tokens, _, _ in columns)
-            arrays = [np.stack(column) for column in zip(*(self._pad(row, length) for row in columns), strict=True)]
+            arrays = [
+                np.stack(column) for column in zip(*(self._pad(row, length) for row in columns), strict=True)
+            ]
         input_ids, position_ids, target_ids = map(torch.from_numpy, arrays)
         return {
             "input_ids": input_ids,
