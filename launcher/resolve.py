@@ -50,15 +50,14 @@ class Resolver:
 
     def after(self) -> list[Literal["merge", "predict"]]:
         """The stages after training, in their order."""
-        job = self.job
-        wanted = job.after
+        wanted = self.job.after
+        if wanted is None and self.job.data.test is None:
+            self.say("after", ["merge"], "the default; without data.test there is nothing to predict")
+            return ["merge"]
         if wanted is None:
-            if job.data.test is None:
-                self.say("after", ["merge"], "the default; without data.test there is nothing to predict")
-                return ["merge"]
             self.say("after", ["merge", "predict"], "the default where there is data.test")
             return ["merge", "predict"]
-        if "predict" in wanted and "merge" not in wanted and job.method.type == "lora":
+        if wanted == ["predict"] and self.job.method.type == "lora":
             self.say("after", ["merge", "predict"], "predict answers with the merged model")
             return ["merge", "predict"]
         return sorted(wanted)  # merge comes before predict
@@ -67,11 +66,9 @@ class Resolver:
         workers = worker_count(self.job, self.machine)
         gpus, cores = len(self.machine.gpus), self.machine.cores
         if self.job.compute.workers is None:
-            reason = (
-                f"one for each GPU of this machine: {self.machine.gpus[0].name}"
-                if gpus
-                else f"no GPU here: {CPU_WORKERS} CPU workers, at most one for each of {cores} cores"
-            )
+            reason = f"no GPU here: {CPU_WORKERS} CPU workers, at most one for each of {cores} cores"
+            if gpus:
+                reason = f"one for each GPU of this machine: {self.machine.gpus[0].name}"
             self.say("compute.workers", workers, reason)
         elif gpus and workers > gpus:
             why = f"this machine has {gpus} GPUs, and each worker needs one"
@@ -87,7 +84,7 @@ class Resolver:
         if not self.machine.gpus:
             if wanted is not None:
                 self.say(
-                    "compute.accelerator", None, f"this machine has no {wanted}: the job runs on its cores"
+                    "compute.accelerator", None, f"no {wanted} here: the job runs on this machine's cores"
                 )
             return None
         name = self.machine.gpus[0].name
@@ -117,8 +114,7 @@ class Resolver:
         if wanted != "auto":
             return wanted
         precision: Precision = "bf16" if has_bf16 else "fp32"
-        reason = f"{name} has bfloat16" if has_bf16 else f"{name} has no bfloat16"
-        self.say("training.precision", precision, reason)
+        self.say("training.precision", precision, f"{name} has {'' if has_bf16 else 'no '}bfloat16")
         return precision
 
     def train_params(self, size: Dimensions | None, fresh: str | None) -> TrainParams | None:
@@ -127,6 +123,7 @@ class Resolver:
         workers = self._workers()
         accelerator = self._accelerator()
         precision = self._precision(accelerator)
+        self._attention()
         self._check_model(size)
         lora = self._lora()
         sequences = self._global_batch(workers)
@@ -167,6 +164,13 @@ class Resolver:
             peak_flops_per_second=accelerator.peak_flops_per_second(precision) if accelerator else None,
             fresh=fresh,
         )
+
+    def _attention(self) -> None:
+        """Which kernel: chosen where the ranks start, by what is installed there (`train.loop`)."""
+        if self.machine.gpus:
+            self.say("attention", "auto", "flash-attention where it is installed, else PyTorch's sdpa")
+        else:
+            self.say("attention", "sdpa", "PyTorch's own, for CPUs")
 
     def _check_model(self, size: Dimensions | None) -> None:
         """What the model's config rules out."""
