@@ -294,6 +294,22 @@ def test_a_rehearsal_is_the_same_job_made_small(tmp_path: Path, source: str) -> 
     assert plan.stage(StageKind.PREDICT).params.limit_records == 8
 
 
+@pytest.mark.parametrize(
+    ("machine", "workers", "precision"),
+    [
+        (Machine(1, 8 * GIB), 1, "bf16"),
+        (Machine(8, 64 * GIB, (Gpu("Tesla T4", 15 * GIB, (7, 5)),)), 1, "fp32"),
+        (EIGHT_H100, 2, "bf16"),
+    ],
+)
+def test_a_rehearsal_needs_no_more_than_there_is(
+    tmp_path: Path, machine: Machine, workers: int, precision: str
+) -> None:
+    write_job(tmp_path, compute={"workers": 16}, training={"precision": "bf16"})
+    params = train_params(make_plan(tmp_path, machine, rehearse=True))
+    assert (params.world_size, params.precision) == (workers, precision)
+
+
 def test_plans_without_network_or_training_stack(tmp_path: Path) -> None:
     """Blocked: sockets, torch, ray, transformers; and what would slow a plan down is not imported."""
     write_model(tmp_path / "model")
