@@ -17,12 +17,9 @@ from artifacts.contract import (
     Plan,
     PredictParams,
     PrepareParams,
-    StageKind,
     StagePlan,
     TrainParams,
 )
-from artifacts.manifest import is_complete
-from artifacts.store import Store
 from launcher import rehearsal
 from launcher.digests import Digests
 from launcher.errors import UserError
@@ -87,11 +84,6 @@ def make(
         job=_resolved(job.value, train_params, engine, after),
         derived=[*(rehearsal.derived(job.value) if rehearse else []), *found.derived, *resolver.derived],
     )
-
-
-def completed(plan: Plan, store: Store) -> frozenset[StageKind]:
-    """The stages whose artifact is in the store: they will be skipped."""
-    return frozenset(stage.kind for stage in plan.stages if is_complete(store, stage.output))
 
 
 def _stages(

@@ -157,4 +157,6 @@ def _shown(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, list):
         return f"[{', '.join(str(item) for item in value)}]"
+    if value is None:
+        return "none"
     return value if isinstance(value, str) else json.dumps(value)

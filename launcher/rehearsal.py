@@ -7,7 +7,7 @@ import dataclasses
 
 from artifacts.contract import Derived
 from launcher.machine import Machine
-from launcher.resolve import worker_count
+from launcher.resolve import has_precision, natural_worker_count
 from launcher.spec.job import Job
 from launcher.spec.load import Loaded
 
@@ -25,12 +25,15 @@ _NAME_LENGTH = 30
 
 def of(job: Loaded[Job], machine: Machine) -> Loaded[Job]:
     """`job` with its lengths cut, for `machine`."""
-    small = _small(job.value, min(worker_count(job.value, machine), MAX_WORKERS), on_gpu=bool(machine.gpus))
-    return dataclasses.replace(job, value=small)
+    return dataclasses.replace(job, value=_small(job.value, machine))
 
 
-def _small(job: Job, workers: int, *, on_gpu: bool) -> Job:
+def _small(job: Job, machine: Machine) -> Job:
     training, interval = job.training, float(STEPS // 2)
+    workers = min(job.compute.workers or MAX_WORKERS, natural_worker_count(machine), MAX_WORKERS)
+    precision = training.precision
+    if precision != "auto" and not has_precision(machine, precision):
+        precision = "auto"
     updates = {
         "epochs": None,
         "steps": min(training.steps or STEPS, STEPS),
@@ -40,7 +43,7 @@ def _small(job: Job, workers: int, *, on_gpu: bool) -> Job:
         "global_batch_tokens": None,
         "micro_batch_size": 1,
         "max_length": min(training.max_length, MAX_LENGTH),
-        "precision": "auto" if training.precision == "fp16" and not on_gpu else training.precision,
+        "precision": precision,
         "evaluate_every": interval,
         "save_every": interval,
         "log_every": 1,

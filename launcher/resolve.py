@@ -50,28 +50,25 @@ class Resolver:
 
     def after(self) -> list[Literal["merge", "predict"]]:
         """The stages after training, in their order."""
-        job = self.job
-        wanted = job.after
+        wanted = self.job.after
+        if wanted is None and self.job.data.test is None:
+            self.say("after", ["merge"], "the default; without data.test there is nothing to predict")
+            return ["merge"]
         if wanted is None:
-            if job.data.test is None:
-                self.say("after", ["merge"], "the default; without data.test there is nothing to predict")
-                return ["merge"]
             self.say("after", ["merge", "predict"], "the default where there is data.test")
             return ["merge", "predict"]
-        if "predict" in wanted and "merge" not in wanted and job.method.type == "lora":
+        if wanted == ["predict"] and self.job.method.type == "lora":
             self.say("after", ["merge", "predict"], "predict answers with the merged model")
             return ["merge", "predict"]
         return sorted(wanted)  # merge comes before predict
 
     def _workers(self) -> int:
-        workers = worker_count(self.job, self.machine)
+        workers = self.job.compute.workers or natural_worker_count(self.machine)
         gpus, cores = len(self.machine.gpus), self.machine.cores
         if self.job.compute.workers is None:
-            reason = (
-                f"one for each GPU of this machine: {self.machine.gpus[0].name}"
-                if gpus
-                else f"no GPU here: {CPU_WORKERS} CPU workers, at most one for each of {cores} cores"
-            )
+            reason = f"no GPU here: {CPU_WORKERS} CPU workers, at most one for each of {cores} cores"
+            if gpus:
+                reason = f"one for each GPU of this machine: {self.machine.gpus[0].name}"
             self.say("compute.workers", workers, reason)
         elif gpus and workers > gpus:
             why = f"this machine has {gpus} GPUs, and each worker needs one"
@@ -87,7 +84,7 @@ class Resolver:
         if not self.machine.gpus:
             if wanted is not None:
                 self.say(
-                    "compute.accelerator", None, f"this machine has no {wanted}: the job runs on its cores"
+                    "compute.accelerator", None, f"no {wanted} here: the job runs on this machine's cores"
                 )
             return None
         name = self.machine.gpus[0].name
@@ -99,26 +96,20 @@ class Resolver:
             self.say("compute.accelerator", here.name, f"this machine has {name}{instead}")
         return here
 
-    def _precision(self, accelerator: Accelerator | None) -> Precision:
-        wanted = self.job.training.precision
-        if not self.machine.gpus:
-            if wanted == "fp16":
-                self.refuse("training.precision", wanted, "fp16 needs a GPU", "use bf16, fp32 or auto")
-            elif wanted == "auto":
-                self.say("training.precision", "fp32", "CPU workers: exact, and as fast as most cores go")
-            return "fp32" if wanted == "auto" else wanted
-        capability = self.machine.gpus[0].compute_capability
-        if capability is None and accelerator is not None:
-            capability = accelerator.compute_capability
-        has_bf16 = capability is None or capability >= BF16_CAPABILITY
-        name = self.machine.gpus[0].name
-        if wanted == "bf16" and not has_bf16:
-            self.refuse("training.precision", wanted, f"{name} has no bfloat16", "use fp16, fp32 or auto")
+    def _precision(self) -> Precision:
+        wanted, gpus = self.job.training.precision, self.machine.gpus
+        if wanted != "auto" and not has_precision(self.machine, wanted):
+            why = f"{gpus[0].name} has no bfloat16" if gpus else "fp16 needs a GPU"
+            others = "fp16, fp32" if gpus else "bf16, fp32"
+            self.refuse("training.precision", wanted, why, f"use {others} or auto")
         if wanted != "auto":
             return wanted
-        precision: Precision = "bf16" if has_bf16 else "fp32"
-        reason = f"{name} has bfloat16" if has_bf16 else f"{name} has no bfloat16"
-        self.say("training.precision", precision, reason)
+        if not gpus:
+            self.say("training.precision", "fp32", "CPU workers: exact, and as fast as most cores go")
+            return "fp32"
+        found = has_precision(self.machine, "bf16")
+        precision: Precision = "bf16" if found else "fp32"
+        self.say("training.precision", precision, f"{gpus[0].name} has {'' if found else 'no '}bfloat16")
         return precision
 
     def train_params(self, size: Dimensions | None, fresh: str | None) -> TrainParams | None:
@@ -126,7 +117,8 @@ class Resolver:
         job, training = self.job, self.job.training
         workers = self._workers()
         accelerator = self._accelerator()
-        precision = self._precision(accelerator)
+        precision = self._precision()
+        self._attention()
         self._check_model(size)
         lora = self._lora()
         sequences = self._global_batch(workers)
@@ -167,6 +159,13 @@ class Resolver:
             peak_flops_per_second=accelerator.peak_flops_per_second(precision) if accelerator else None,
             fresh=fresh,
         )
+
+    def _attention(self) -> None:
+        """Which kernel: chosen where the ranks start, by what is installed there (`train.loop`)."""
+        if self.machine.gpus:
+            self.say("attention", "auto", "flash-attention where it is installed, else PyTorch's sdpa")
+        else:
+            self.say("attention", "sdpa", "PyTorch's own, for CPUs")
 
     def _check_model(self, size: Dimensions | None) -> None:
         """What the model's config rules out."""
@@ -272,9 +271,19 @@ class Resolver:
         return sized
 
 
-def worker_count(job: Job, machine: Machine) -> int:
-    """The job's, else one for each GPU, else CPU workers."""
-    return job.compute.workers or len(machine.gpus) or min(CPU_WORKERS, machine.cores)
+def natural_worker_count(machine: Machine) -> int:
+    """One for each GPU, else a few on the cores."""
+    return len(machine.gpus) or min(CPU_WORKERS, machine.cores)
+
+
+def has_precision(machine: Machine, precision: Precision) -> bool:
+    """Whether `machine` computes in it. A GPU of which nothing is known is taken for a new one."""
+    if not machine.gpus:
+        return precision != "fp16"
+    gpu = machine.gpus[0]
+    known = catalog.find(gpu.name)
+    capability = gpu.compute_capability or (known.compute_capability if known else BF16_CAPABILITY)
+    return precision != "bf16" or capability >= BF16_CAPABILITY
 
 
 def _interval(value: float | Literal["epoch"]) -> float | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,13 @@ _PLUMBING = {
     "artifacts.manifest",
     "artifacts.segments",
     "artifacts.store",
-    "train.__main__",
-    "train.host",
+    "train.attempts",
+    "train.build_ops",
+    "train.engines.base",
+    "train.engines.ray",
+    "train.engines.torchrun",
+    "train.preload",
+    "train.processes",
     "train.stage",
 }
 
@@ -78,11 +84,11 @@ class CodeDigests:
         while waiting:
             name = waiting.pop()
             path = self._file(name)
-            if path is None or name in found or name in _PLUMBING:
+            if path is None or name in found:
                 continue
             found[name] = path
             waiting += self._module(path)["imports"]
-        return dict(sorted(found.items()))
+        return {name: path for name, path in sorted(found.items()) if name not in _PLUMBING}
 
     def _file(self, name: str) -> Path | None:
         if not any(name == package or name.startswith(f"{package}.") for package in _PACKAGES):
@@ -98,7 +104,9 @@ class CodeDigests:
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    tree = ast.parse(path.read_bytes())
+    with warnings.catch_warnings():  # about their style, of no concern here
+        warnings.simplefilter("ignore")
+        tree = ast.parse(path.read_bytes())
     return {"tree": tree_digest(tree), "imports": sorted(set(imported_names(tree)))}
 
 

@@ -10,13 +10,10 @@ from typing import Any
 import pytest
 
 from artifacts.contract import Plan, StageKind, TrainParams
-from artifacts.local import LocalStore
-from artifacts.manifest import ArtifactWriter
 from launcher import plan_text
 from launcher.digests import Digests
 from launcher.errors import UserError
 from launcher.machine import Gpu, Machine
-from launcher.plan import completed
 from tests.launcher.planning import (
     EIGHT_H100,
     GIB,
@@ -78,14 +75,12 @@ def test_the_plan_survives_its_json_and_is_the_same_every_time(tmp_path: Path) -
     assert make_plan(tmp_path).digest == plan.digest
 
 
-def test_completed_stages_are_those_with_a_marker(tmp_path: Path) -> None:
+def test_json_tells_which_stages_are_complete(tmp_path: Path) -> None:
     write_job(tmp_path)
-    plan, store = make_plan(tmp_path), LocalStore(tmp_path / "store")
-    assert completed(plan, store) == frozenset()
-    ArtifactWriter(store, plan.stage(StageKind.DATA).output).commit()
-    assert completed(plan, store) == {StageKind.DATA}
-    stages = json.loads(plan_text.to_json(plan, completed(plan, store)))["stages"]
-    assert [stage["complete"] for stage in stages] == [True, False, False, False, False, False]
+    plan = make_plan(tmp_path)
+    value = json.loads(plan_text.to_json(plan, [StageKind.DATA]))
+    assert value["run_id"] == plan.run_id
+    assert [stage["complete"] for stage in value["stages"]] == [True, False, False, False, False, False]
 
 
 def test_world_size_arithmetic(tmp_path: Path) -> None:
@@ -166,7 +161,7 @@ def test_what_the_job_says_is_not_derived(tmp_path: Path) -> None:
         after=["merge"],
     )
     named = {name for name in reasons(make_plan(tmp_path)) if not name.startswith(("data.", "memory."))}
-    assert named == {"training.gradient_accumulation_steps"}
+    assert named == {"training.gradient_accumulation_steps", "attention"}
 
 
 @pytest.mark.parametrize(
@@ -297,6 +292,22 @@ def test_a_rehearsal_is_the_same_job_made_small(tmp_path: Path, source: str) -> 
     assert model.source == "twin" and model.twin is not None and model.twin.layers == 2
     assert model.twin_of == (None if source == "twin" else source)
     assert plan.stage(StageKind.PREDICT).params.limit_records == 8
+
+
+@pytest.mark.parametrize(
+    ("machine", "workers", "precision"),
+    [
+        (Machine(1, 8 * GIB), 1, "bf16"),
+        (Machine(8, 64 * GIB, (Gpu("Tesla T4", 15 * GIB, (7, 5)),)), 1, "fp32"),
+        (EIGHT_H100, 2, "bf16"),
+    ],
+)
+def test_a_rehearsal_needs_no_more_than_there_is(
+    tmp_path: Path, machine: Machine, workers: int, precision: str
+) -> None:
+    write_job(tmp_path, compute={"workers": 16}, training={"precision": "bf16"})
+    params = train_params(make_plan(tmp_path, machine, rehearse=True))
+    assert (params.world_size, params.precision) == (workers, precision)
 
 
 def test_plans_without_network_or_training_stack(tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def test_lists_the_sources_of_a_stage(root: Path) -> None:
 
 def test_this_repository_has_the_entries_and_the_locked_libraries() -> None:
     digests = CodeDigests()
+    assert all(entry in digests.sources(kind) for kind, entry in ENTRIES.items())
     assert len({digests(kind) for kind in ENTRIES}) == len(ENTRIES)
     versions = locked_versions(ROOT / "requirements/train.lock")
     assert {"torch", "transformers", "peft", "deepspeed", "sacrebleu"} <= set(versions)
