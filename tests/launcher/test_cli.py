@@ -343,6 +343,14 @@ def test_mistakes_get_one_message_and_exit_code_2(done: Desk, argv: list[str], w
     assert words in done.slipway(*argv, code=2)
 
 
+def test_data_check_says_what_is_wrong_with_a_file(done: Desk) -> None:
+    assert "20 good records, 0 bad" in done.slipway("data", "check", "bot.train.jsonl")
+    assert done.json("data", "check", "bot.train.jsonl")["records"] == 20  # type: ignore[index]
+    (done.folder / "bad.jsonl").write_text(RECORD % (1, 1) + "{nonsense\n")
+    assert re.search(r"record 2.*byte", done.slipway("data", "check", "bad.jsonl", code=2))
+    assert "--format tsv" in done.slipway("data", "check", "bad.jsonl", "--format", "tsv", code=2)
+
+
 def test_nothing_is_written_for_a_job_that_is_refused(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.slipway("submit", "bot.yaml", "--set", "training.epochs=-1", code=2)
