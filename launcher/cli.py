@@ -58,20 +58,29 @@ def main() -> None:
         _end(error, f"error: {error}", error.exit_code)
     except KeyboardInterrupt as error:
         _end(error, "interrupted", EXIT_DETACHED)
-    except BrokenPipeError as error:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - what is left to flush has no reader
+    except BrokenPipeError as error:  # a reader as `head` that has seen enough
         _end(error, "", EXIT_RUN_FAILED)
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
         _end(error, f"error: slipway itself failed: {what}; SLIPWAY_DEBUG=1 shows where", EXIT_RUN_FAILED)
+    finally:
+        _flush()
 
 
 def _end(error: BaseException, message: str, code: int) -> None:
     if os.environ.get("SLIPWAY_DEBUG") == "1":
         traceback.print_exception(error)
     if message:
+        _flush()
         print(message, file=sys.stderr)
     sys.exit(code)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the interpreter would try again, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 if __name__ == "__main__":

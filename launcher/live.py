@@ -23,7 +23,7 @@ _POLL_S = 0.15
 _LOOKING_SHARE = 0.2
 
 _PLAIN_EVERY_S = 15.0  # progress lines of one stage
-_BAR_CELLS = 24
+_BAR_CELLS = 16
 
 _MARKS = {
     "pending": ("·", "dim"),
@@ -130,11 +130,12 @@ def table(board: Board, title: str, now_s: float) -> Table:
     grid = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     for heading in ("", "stage", "progress", "", "time", "left"):
         grid.add_column(heading, justify="right" if heading in ("time", "left") else "left", no_wrap=True)
-    grid.add_column("", ratio=1, overflow="ellipsis", no_wrap=True)
+    grid.add_column("")  # gives way first where the terminal is narrow
     for stage in board.stages.values():
         mark, style = _MARKS[stage.state]
         share = stage.share
         busy = stage.state == "running" and share is None
+        facts_style = "dim" if stage.state == "complete" else ""
         bar = ProgressBar(total=None if busy else 1.0, completed=share or 0.0, width=_BAR_CELLS, pulse=busy)
         grid.add_row(
             Text(mark, style=style),
@@ -143,7 +144,7 @@ def table(board: Board, title: str, now_s: float) -> Table:
             f"{share:4.0%}" if share is not None and stage.state != "pending" else "",
             _shown_duration(stage, now_s),
             duration(stage.eta_s()),
-            Text(_facts(stage), style="dim" if stage.state == "complete" else ""),
+            Text(_facts(stage), style=facts_style, no_wrap=True, overflow="ellipsis"),
         )
     return grid
 

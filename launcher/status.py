@@ -230,9 +230,8 @@ def decide(observation: Observation, history: Sequence[Attempt] = ()) -> Decisio
         return Fail(observation.cause or "the input is at fault", observation.advice, user_error=True)
     failure = classify(observation)
     if failure is None:
-        return Fail(
-            observation.cause or last_line(observation.output) or f"exit code {code}", observation.advice
-        )
+        cause = observation.cause or last_line(observation.output) or f"exit code {code}"
+        return Fail(cause, observation.advice or "the end of its log says more")
     return _within_budget(failure, _in_words(failure, observation), observation, history)
 
 

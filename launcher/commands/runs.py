@@ -294,7 +294,7 @@ def _show_status(place: Place, run_id: str, board: Board, plan: Plan) -> None:
         )
     if board.cause:
         say(f"\nstage {board.failed_stage} failed: {board.cause}")
-        say(f"  advice: {board.advice or '-'}\n  evidence: {board.evidence}")
+        say(f"  advice: {board.advice or 'none'}\n  evidence: {board.evidence}")
     if board.state in ("interrupted", "drained", "failed"):
         say(f"\n`slipway resume {run_id}` goes on")
     if board.state == "complete":

@@ -64,10 +64,10 @@ def test_a_stage_that_gives_advice_knows_best() -> None:
 
 
 def test_what_nobody_knows_is_not_retried_and_quotes_the_log() -> None:
-    assert decide(ended(1, output="a\nValueError: no such thing\n\n")) == Fail(
-        "ValueError: no such thing", ""
-    )
-    assert decide(ended(7)) == Fail("exit code 7", "")
+    advice = "the end of its log says more"
+    observation = ended(1, output="a\nValueError: no such thing\n\n")
+    assert decide(observation) == Fail("ValueError: no such thing", advice)
+    assert decide(ended(7)) == Fail("exit code 7", advice)
 
 
 #: One real-looking ending for each row of the table.
