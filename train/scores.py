@@ -1,9 +1,9 @@
 """How close answers are to their references: exact match, BLEU-4, ROUGE-1, -2 and -L.
 
-BLEU is sacrebleu's corpus BLEU. ROUGE is written out here: the `rouge-score` package imports nltk (3 s) for a
-few lines of counting; a test holds both to the same values. Words are runs of letters and digits, lower-cased,
-as `rouge-score` has them for ASCII text; letters of other alphabets count as letters too (it drops them), and a
-Chinese, Japanese or Korean character is a word of its own.
+BLEU is sacrebleu's corpus BLEU. ROUGE is written out here: the `rouge-score` package imports nltk (3 s) for
+a few lines of counting; a test holds both to the same values. Words are runs of letters and digits, in lower
+case, as `rouge-score` has them for ASCII text; letters of other alphabets count as letters too (it drops
+them), and a Chinese, Japanese or Korean character is a word of its own.
 """
 
 from __future__ import annotations

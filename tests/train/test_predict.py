@@ -1,0 +1,282 @@
+"""Answers of tiny models in processes of their own, against generating one prompt at a time."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from artifacts.contract import ModelParams, Plan, PredictParams, StageKind, StagePlan, TwinParams
+from artifacts.events import Events, events_prefix
+from artifacts.local import LocalStore
+from artifacts.manifest import Manifest, read_marker, verify, write_marker
+from artifacts.segments import read_all
+from train import answering, predict
+from train.__main__ import main
+from train.answering import ModelSource
+from train.stage import StageContext, StageError, StageUserError
+from train.twin import make_twin
+
+QUESTIONS = [
+    "What is a slipway?",
+    "Hi",
+    "Tell me, at some length, how ships are built and let go.",
+    "Why?",
+    "1+1",
+]
+PARAMS = PredictParams(max_new_tokens=10, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    twin = TwinParams(hidden_size=32, intermediate_size=64, layers=2, attention_heads=2, vocabulary_size=320)
+    for name, data in make_twin(twin, QUESTIONS).items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other weights, in a folder that needs nothing else."""
+    folder = tmp_path_factory.mktemp("tuned")
+    for file in base.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    weights = load_file(folder / "model.safetensors")
+    generator = torch.Generator().manual_seed(7)
+    shaken = {name: w + 0.1 * torch.randn(w.shape, generator=generator) for name, w in weights.items()}
+    save_file(shaken, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapter")
+    torch.manual_seed(3)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base), LoraConfig(target_modules="all-linear", r=4)
+    )
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+def conversation(question: str, answer: str) -> list[dict[str, str]]:
+    return [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer},
+    ]
+
+
+def make_context(
+    tmp_path: Path,
+    base: Path,
+    tuned: Path,
+    params: PredictParams,
+    *,
+    tuned_prefix: str = "merged/m",
+    **data: str,
+) -> StageContext:
+    store = LocalStore(tmp_path / "store")
+    rows = [{"messages": conversation(question, f"answer {i}")} for i, question in enumerate(QUESTIONS)]
+    rows.append({"messages": [{"role": "user", "content": "never answered"}]})
+    (tmp_path / "data").mkdir()
+    for shard, part in enumerate((rows[:3], rows[3:])):
+        text = "".join(json.dumps(row) + "\n" for row in part)
+        (tmp_path / "data" / f"{data.get('split', 'test')}-{shard:05d}.jsonl").write_text(text)
+    folders = {"data/d": tmp_path / "data", "models/b": base, tuned_prefix: tuned}
+    for prefix, folder in folders.items():
+        write_marker(store, prefix, Manifest(files=[], location=folder.absolute().as_uri()))
+    model = StagePlan(
+        kind=StageKind.MODEL, key="b", inputs={}, output="models/b", params=ModelParams(source="folder")
+    )
+    inputs = {"data": "data/d", "model": "models/b", "tuned": tuned_prefix}
+    stage = StagePlan(kind=StageKind.PREDICT, key="p", inputs=inputs, output="predictions/p", params=params)
+    plan = Plan(
+        name="n",
+        cluster="local",
+        backend="local",
+        store=store.uri,
+        engine="torchrun",
+        stages=[model, stage],
+        job={},
+    )
+    return StageContext(
+        plan=plan,
+        run_id="run",
+        stage=stage,
+        store=store,
+        work=tmp_path / "work",
+        events=Events(store, "run", "predict"),
+    )
+
+
+def run_in_its_own_process(context: StageContext) -> None:
+    """As `python -m train predict`. Not in this process: it has computed with torch, whose threads a forked
+    process would wait for forever."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["tests.train.preloaded"])
+    context.work.mkdir()
+    plan = context.work / "plan.json"
+    plan.write_bytes(context.plan.to_json())
+    argv = ["predict", "--plan", str(plan), "--run", "run", "--work", str(context.work)]
+    process = server.Process(target=main, args=(argv,))
+    process.start()
+    process.join(timeout=120)
+    assert process.exitcode == 0
+
+
+def one_at_a_time(model: torch.nn.Module, folder: Path) -> list[str]:
+    """What transformers says to each question alone: no batch, no padding."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    answers = []
+    for question in QUESTIONS:
+        ids = tokenizer.apply_chat_template(
+            conversation(question, "")[:-1],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=False,
+        )
+        output = model.generate(ids, max_new_tokens=PARAMS.max_new_tokens, do_sample=False)
+        answers.append(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
+    return answers
+
+
+def rows_of(context: StageContext) -> list[dict[str, object]]:
+    text = context.store.read_bytes("predictions/p/predictions.jsonl").decode()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_answers_of_both_models_in_order(tmp_path: Path, base: Path, tuned: Path) -> None:
+    context = make_context(tmp_path, base, tuned, PARAMS)
+    run_in_its_own_process(context)
+    assert verify(context.store, "predictions/p") == []
+    rows = rows_of(context)
+    assert [row["index"] for row in rows] == list(range(len(QUESTIONS)))
+    assert [row["prompt"] for row in rows] == [conversation(question, "")[:-1] for question in QUESTIONS]
+    assert [row["reference"] for row in rows] == [f"answer {i}" for i in range(len(QUESTIONS))]
+    for name, folder in {"base": base, "tuned": tuned}.items():
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        assert [row[name] for row in rows] == one_at_a_time(model, folder)
+    assert [row["base"] for row in rows] != [row["tuned"] for row in rows]
+    scores = json.loads(context.store.read_bytes("predictions/p/scores.json"))
+    assert scores["records"] == len(QUESTIONS)
+    assert scores["base"].keys() == {"exact_match", "bleu4", "rouge1", "rouge2", "rougeL"}
+    marker = read_marker(context.store, "predictions/p")
+    assert marker is not None
+    assert marker.facts == {"exact_match_base": 0.0, "exact_match_tuned": 0.0}
+    events = read_all(context.store, events_prefix("run"))
+    progress = [row["done"] for row in events if row["kind"] == "progress"]
+    assert progress[0] == 0
+    assert progress[-1] == 2 * len(QUESTIONS)
+    assert progress == sorted(progress)
+
+
+def test_an_adapter_that_was_not_merged(tmp_path: Path, base: Path, adapter: Path) -> None:
+    params = PredictParams(max_new_tokens=10, batch_size=16, base=False, limit_records=3)
+    context = make_context(tmp_path, base, adapter, params, tuned_prefix="train/t/final")
+    run_in_its_own_process(context)
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
+    rows = rows_of(context)
+    assert [row["tuned"] for row in rows] == one_at_a_time(model, base)[:3]
+    assert "base" not in rows[0]
+
+
+def test_weights_alone_take_config_and_tokenizer_from_the_base(
+    tmp_path: Path, base: Path, tuned: Path
+) -> None:
+    (tmp_path / "final").mkdir()
+    (tmp_path / "final" / "model.safetensors").write_bytes((tuned / "model.safetensors").read_bytes())
+    params = PredictParams(max_new_tokens=10, base=False)
+    context = make_context(tmp_path, base, tmp_path / "final", params, tuned_prefix="train/t/final")
+    run_in_its_own_process(context)
+    expected = one_at_a_time(AutoModelForCausalLM.from_pretrained(tuned), tuned)
+    assert [row["tuned"] for row in rows_of(context)] == expected
+
+
+def test_a_merged_folder_must_be_complete(tmp_path: Path, base: Path, tuned: Path) -> None:
+    (tmp_path / "merged").mkdir()
+    (tmp_path / "merged" / "model.safetensors").write_bytes((tuned / "model.safetensors").read_bytes())
+    context = make_context(tmp_path, base, tmp_path / "merged", PARAMS)
+    with pytest.raises(StageError):
+        predict.run(context)
+    assert read_marker(context.store, "predictions/p") is None
+
+
+def test_no_test_records(tmp_path: Path, base: Path, tuned: Path) -> None:
+    context = make_context(tmp_path, base, tuned, PARAMS, split="eval")
+    with pytest.raises(StageUserError, match="test file"):
+        predict.run(context)
+
+
+def test_a_killed_process_is_named(
+    tmp_path: Path, base: Path, tuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*arguments: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(predict, "answer", killed)
+    context = make_context(tmp_path, base, tuned, PARAMS)
+    with pytest.raises(StageError, match=r"(base|tuned) model was killed by signal 9; .*batch_size"):
+        predict.run(context)
+
+
+def test_a_mistake_of_the_user_keeps_its_kind(
+    tmp_path: Path, base: Path, tuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments: object, **options: object) -> None:
+        raise StageUserError("no chat template", "add one")
+
+    monkeypatch.setattr(predict, "answer", refused)
+    with pytest.raises(StageUserError, match="no chat template; add one"):
+        predict.run(make_context(tmp_path, base, tuned, PARAMS))
+
+
+def test_slots() -> None:
+    sources = [ModelSource("base", Path("/none")), ModelSource("tuned", Path("/none"))]
+    assert predict.slots(4, sources, 0) == ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]
+    assert predict.slots(0, sources, 10**6) == ["cpu"]
+    assert predict.slots(0, sources, 10**12) == ["cpu"] * (2 if (os.cpu_count() or 1) > 1 else 1)
+
+
+@pytest.mark.parametrize(("processes", "parts"), [(1, 1), (2, 1), (4, 2), (8, 4), (64, 7)])
+def test_split_covers_every_question_once(processes: int, parts: int) -> None:
+    sources = [ModelSource("base", Path()), ModelSource("tuned", Path())]
+    tasks = predict.split(sources, 7, processes)
+    assert len(tasks) == 2 * parts
+    for source in sources:
+        indices = [index for task in tasks if task.source == source for index in task.indices]
+        assert sorted(indices) == list(range(7))
+
+
+def test_batches_hold_similar_lengths_longest_first() -> None:
+    assert answering.batches([3, 9, 1, 9, 5], 2) == [[1, 3], [4, 0], [2]]
+    assert answering.batches([], 4) == []
+
+
+def test_until_stop() -> None:
+    assert answering.until_stop([5, 6, 2, 7], [1, 2]) == [5, 6]
+    assert answering.until_stop([5, 6], [2]) == [5, 6]
+
+
+def test_end_of_turn_stops_although_the_config_does_not_say_so(base: Path) -> None:
+    from train.data.loading import load_chat_tokenizer
+
+    tokenizer = load_chat_tokenizer(base)
+    end_of_turn = tokenizer.backend.token_to_id("<|im_end|>")
+    tokenizer.eos_id = None
+    assert answering.stop_token_ids(None, tokenizer) == [end_of_turn]
+    assert answering.stop_token_ids([end_of_turn, 3], tokenizer) == sorted([3, end_of_turn])

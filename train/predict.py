@@ -1,0 +1,252 @@
+"""Stage `predict`: the test split answered by the base and the tuned model, and scored.
+
+Each model is loaded in a fresh process, so that the tuned one proves that its folder is all that it needs.
+Processes run side by side where there are GPUs or memory for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import connection, get_context
+from pathlib import Path
+from typing import Any
+
+from artifacts.contract import ModelParams, PredictParams, StageKind
+from artifacts.manifest import ArtifactWriter, local_folder
+from train.answering import Messages, ModelSource, answer
+from train.processes import die_with_parent, reset_signals
+from train.scores import scores
+from train.stage import StageContext, StageError, StageUserError
+
+_MEMORY_FACTOR = 1.3  # of the weights' bytes: activations, cache, reading
+_MEMORY_PER_PROCESS_BYTES = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Question:
+    prompt: Messages
+    reference: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One process's work: `source` answers the questions at `indices`."""
+
+    source: ModelSource
+    indices: range
+
+
+def run(context: StageContext) -> None:
+    """Write `predictions/<key>/`. Raises StageUserError where nothing can be asked."""
+    params: PredictParams = context.stage.params
+    questions = list(read_questions(local_folder(context.store, context.stage.inputs["data"])))
+    questions = questions[: params.limit_records]
+    if not questions:
+        raise StageUserError(
+            "no record of the test file ends with an assistant's turn", "leave predict out of `after`"
+        )
+    answers = answer_all(context, params, model_sources(context, params), questions)
+    writer = ArtifactWriter(context.store, context.stage.output)
+    with writer.open("predictions.jsonl") as stream:
+        for index, question in enumerate(questions):
+            row = {"index": index, "prompt": question.prompt, "reference": question.reference}
+            row |= {name: texts[index] for name, texts in answers.items()}
+            stream.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+    references = [question.reference for question in questions]
+    values = {name: scores(texts, references) for name, texts in answers.items()}
+    writer.write_bytes("scores.json", json.dumps({**values, "records": len(questions)}, indent=2).encode())
+    writer.commit(**{f"exact_match_{name}": value["exact_match"] for name, value in values.items()})
+
+
+def read_questions(folder: Path) -> Iterator[Question]:
+    """Of each test record what was said before the last assistant turn, and that turn as the reference."""
+    for shard in sorted(folder.glob("test-*.jsonl")):
+        with shard.open(encoding="utf-8") as lines:
+            for line in lines:
+                messages = json.loads(line)["messages"]
+                turns = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
+                if turns and turns[-1] > 0:
+                    yield Question(messages[: turns[-1]], messages[turns[-1]]["content"])
+
+
+def model_sources(context: StageContext, params: PredictParams) -> list[ModelSource]:
+    """The models to ask. The tuned one is the merged model, else what training left: a whole model, or an
+    adapter for the base."""
+    model: ModelParams = context.plan.stage(StageKind.MODEL).params
+    trust = model.trust_remote_code
+    base = local_folder(context.store, context.stage.inputs["model"])
+    tuned = local_folder(context.store, context.stage.inputs["tuned"])
+    if (tuned / "adapter_config.json").is_file():
+        after = ModelSource("tuned", base, tuned, trust)
+    elif context.stage.inputs["tuned"].startswith(StageKind.MERGE.folder):
+        after = ModelSource("tuned", tuned, None, trust)
+    else:
+        after = ModelSource("tuned", completed(tuned, base, context.work / "tuned"), None, trust)
+    return [*([ModelSource("base", base, None, trust)] if params.base else []), after]
+
+
+def completed(trained: Path, base: Path, folder: Path) -> Path:
+    """A folder of links to the trained files and, for what training did not write (tokenizer, configs), to
+    the base model's."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    weights = {path.name for path in base.glob("*.safetensors*")}
+    files = {path.name: path for path in base.iterdir() if path.name not in weights}
+    for name, path in (files | {path.name: path for path in trained.iterdir()}).items():
+        (folder / name).symlink_to(path.absolute())
+    return folder
+
+
+def answer_all(
+    context: StageContext,
+    params: PredictParams,
+    sources: Sequence[ModelSource],
+    questions: Sequence[Question],
+) -> dict[str, list[str]]:
+    """Model name -> its answers, in the order of the questions."""
+    import transformers.generation  # noqa: F401 - imported once, before the processes are forked
+
+    devices = slots(gpu_count(), sources, available_memory_bytes())
+    tasks = split(sources, len(questions), len(devices))
+    answers = {source.name: [""] * len(questions) for source in sources}
+    done, total = 0, len(sources) * len(questions)
+    context.events.progress(done, total, "answers")
+    for task, batch in run_processes(tasks, devices, params, questions):
+        for index, text in batch:
+            answers[task.source.name][task.indices[index]] = text
+        done += len(batch)
+        context.events.progress(done, total, "answers")
+    return answers
+
+
+def slots(gpus: int, sources: Sequence[ModelSource], memory_bytes: int) -> list[str]:
+    """A device for each process that runs at the same time: the GPUs, else the CPU once per model where the
+    memory holds them all, else once."""
+    if gpus:
+        return [f"cuda:{index}" for index in range(gpus)]
+    needed = sum(int(source.size_bytes * _MEMORY_FACTOR) + _MEMORY_PER_PROCESS_BYTES for source in sources)
+    side_by_side = needed <= memory_bytes and (os.cpu_count() or 1) >= len(sources)
+    return ["cpu"] * (len(sources) if side_by_side else 1)
+
+
+def split(sources: Sequence[ModelSource], questions: int, processes: int) -> list[Task]:
+    """A task per model, or several where there are more processes than models."""
+    parts = max(1, min(processes // len(sources), questions))
+    return [Task(source, range(part, questions, parts)) for source in sources for part in range(parts)]
+
+
+def run_processes(
+    tasks: Sequence[Task], devices: Sequence[str], params: PredictParams, questions: Sequence[Question]
+) -> Iterator[tuple[Task, list[tuple[int, str]]]]:
+    """Fork a process per task, at most one per device at a time; yields answers as they come.
+
+    Raises the StageError that a process ended with. No process outlives this.
+    """
+    fork = get_context("fork")
+    threads = max(1, (os.cpu_count() or 1) // len(devices)) if devices[0] == "cpu" else None
+    waiting, free = list(tasks), list(devices)
+    running: dict[Any, tuple[Task, str, Any]] = {}
+    try:
+        while waiting or running:
+            while waiting and free:
+                task, device = waiting.pop(0), free.pop(0)
+                receiver, sender = fork.Pipe(duplex=False)
+                process = fork.Process(
+                    target=_process, args=(sender, os.getpid(), task, device, threads, params, questions)
+                )
+                process.start()
+                sender.close()
+                running[receiver] = (task, device, process)
+            for receiver in connection.wait(list(running)):
+                task, device, process = running[receiver]
+                try:
+                    message = receiver.recv()
+                except EOFError:
+                    process.join()
+                    _check_ending(task, process.exitcode)
+                    del running[receiver]
+                    free.append(device)
+                    continue
+                if isinstance(message, StageError):
+                    raise message
+                yield task, message
+    finally:
+        for _, _, process in running.values():
+            process.kill()
+            process.join()
+
+
+def _process(
+    sender: Any,
+    parent: int,
+    task: Task,
+    device: str,
+    threads: int | None,
+    params: PredictParams,
+    questions: Sequence[Question],
+) -> None:
+    """What a forked process does: sends its answers batch by batch, or a StageError."""
+    die_with_parent(parent)
+    reset_signals()
+    try:
+        for batch in answer(
+            task.source,
+            [questions[index].prompt for index in task.indices],
+            device=device,
+            precision=params.precision,
+            max_new_tokens=params.max_new_tokens,
+            batch_size=params.batch_size,
+            threads=threads,
+        ):
+            sender.send(batch)
+    except StageError as error:
+        sender.send(type(error)(error.cause, error.advice))
+    except Exception as error:
+        traceback.print_exc()
+        out_of_memory = type(error).__name__ in ("OutOfMemoryError", "MemoryError")
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        sender.send(
+            StageError(
+                f"answering with the {task.source.name} model failed: {cause}",
+                "lower predict.batch_size" if out_of_memory else "",
+            )
+        )
+    finally:
+        sender.close()
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _check_ending(task: Task, code: int) -> None:
+    if code < 0:
+        raise StageError(
+            f"the process that answers with the {task.source.name} model was killed by signal {-code}",
+            "if the machine ran out of memory, lower predict.batch_size",
+        )
+    if code > 0:
+        raise StageError(f"the process that answers with the {task.source.name} model ended with {code}")
+
+
+def gpu_count() -> int:
+    """Counted through NVML: asking CUDA itself would make the forked processes unable to use it."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def available_memory_bytes() -> int:
+    """What new processes may take on this machine, of the control group's limit where there is one."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+    except (OSError, ValueError):  # no such group, or "max"
+        return available
+    return min(available, limit - used)
