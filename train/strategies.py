@@ -1,5 +1,5 @@
-"""How weights, gradients and optimizer state are spread over the ranks: the options that transformers' Trainer
-and accelerate need for each strategy, on GPUs (NCCL) and on CPUs (gloo) alike."""
+"""How weights, gradients and optimizer state are spread over the ranks: the options that transformers'
+Trainer and accelerate need for each strategy, on GPUs (NCCL) and on CPUs (gloo) alike."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def deepspeed_config(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
         }
     return {
         "zero_optimization": zero,
-        # torch's own fused AdamW steps offloaded state too: nothing to compile, and a resumed training goes on
-        # to the bit (DeepSpeed's CPU Adam keeps a running product that a checkpoint rounds).
+        # torch's own fused AdamW steps offloaded state too: nothing to compile, and a resumed training goes
+        # on to the bit (DeepSpeed's CPU Adam keeps a running product that a checkpoint rounds).
         "zero_force_ds_cpu_optimizer": False,
         "train_micro_batch_size_per_gpu": params.micro_batch_size,
         "gradient_accumulation_steps": params.gradient_accumulation_steps,
