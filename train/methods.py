@@ -58,8 +58,8 @@ def _with_lora(model: PreTrainedModel, lora: LoraParams) -> Any:
         ) from error
     if refused := sorted(tied & set(adapted.targeted_module_names)):
         raise StageUserError(
-            f"LoRA on {refused[0]}, which shares its weight with another module (tied embeddings): an adapter "
-            "of one can't be merged into both",
+            f"LoRA on {refused[0]}, which shares its weight with another module (tied embeddings): an "
+            "adapter of one can't be merged into both",
             "leave it out of method.target_modules",
         )
     _check_trainable(adapted)

@@ -11,13 +11,18 @@ import torch.distributed as dist
 
 from artifacts.contract import TrainParams
 from train import lean_deepspeed
-from train.stage import StageError
+from train.stage import StageError, StageUserError
 
 _BUCKET_ELEMENTS = 200_000_000  # DeepSpeed's recommendation for large models; a small model fills one bucket
 
 
 def training_options(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
-    """Keyword arguments of `TrainingArguments` for the strategy."""
+    """Keyword arguments of `TrainingArguments` for the strategy. Raises StageUserError where it can't run
+    here."""
+    if params.strategy in ("zero2", "zero3") and params.precision == "fp16" and not on_gpu:
+        raise StageUserError(
+            f"{params.strategy} (DeepSpeed) has no fp16 on CPUs", "set training.precision to bf16 or fp32"
+        )
     if params.strategy == "fsdp":
         return {"fsdp": True, "fsdp_config": _fsdp_config(params)}
     if params.strategy in ("zero2", "zero3"):

@@ -253,7 +253,8 @@ class RankTrainer(Trainer):
         Every rank calls it; rank 0 writes."""
         writes = self.is_world_process_zero()
         folder = self.task.work / "final"
-        shutil.rmtree(folder, ignore_errors=True)
+        if writes:
+            shutil.rmtree(folder, ignore_errors=True)
         model = self.accelerator.unwrap_model(self.model)
         if self.task.params.method == "lora":
             weights.write_adapter(model, folder, base_name=self.task.base_name, writes=writes)
