@@ -1,19 +1,19 @@
 """The training function of every rank. READ FIRST in `train`: model, data, trainer, final artifact.
 
-It knows neither Ray nor Kubernetes: whoever starts the ranks (`train.entrypoint`) gives each one a `TrainTask`
-and the usual environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT).
+It knows neither Ray nor Kubernetes: whoever starts the ranks (`train.entrypoint`) gives each one a
+`TrainTask` and the usual environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT).
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-import torch.distributed as dist
 
 from artifacts.contract import TrainParams
 from artifacts.events import Events
@@ -23,8 +23,8 @@ from train import methods, schedule, strategies
 
 class Checkpointer(Protocol):
     def save(self, trainer: Any, step: int) -> None:
-        """Save a checkpoint of `trainer` (a `train.trainer.RankTrainer`, whose `write_checkpoint(folder)` writes
-        the files) after `step`. Called on every rank, at the same step."""
+        """Save a checkpoint of `trainer` (a `train.trainer.RankTrainer`, whose `write_checkpoint(folder)`
+        writes the files) after `step`. Called on every rank, at the same step."""
         ...
 
 
@@ -55,15 +55,18 @@ class TrainTask:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a rank's training ended: all steps done and `final/` committed, or stopped on request after saving."""
+    """How a rank's training ended: all steps done and `final/` committed, or stopped on request after
+    saving."""
 
     ending: Literal["done", "drained"]
     step: int
 
 
 def train_rank(task: TrainTask) -> Outcome:
-    """Train to the end, or until asked to stop. Raises StageError or StageUserError; the same on every rank."""
+    """Train to the end, or until asked to stop. Raises StageError or StageUserError; the same on every
+    rank."""
     from transformers import set_seed
+    from transformers.utils.logging import disable_progress_bar
 
     from train.data.collate import Collator
     from train.data.reader import PreparedSplit
@@ -72,6 +75,8 @@ def train_rank(task: TrainTask) -> Outcome:
     params = task.params
     if task.world_size != params.world_size:
         raise ValueError(f"{task.world_size} ranks were started, the plan says {params.world_size}")
+    disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of our libraries about each other
     on_gpu = torch.cuda.is_available()
     use_cores(task.world_size)
     strategies.start_process_group(task.world_size, on_gpu=on_gpu, strategy=params.strategy)
@@ -106,8 +111,8 @@ def train_rank(task: TrainTask) -> Outcome:
 
 
 def use_cores(world_size: int) -> None:
-    """Share this machine's cores among its ranks. Set here, as each launcher would otherwise decide for itself
-    and the order of floating-point sums with it."""
+    """Share this machine's cores among its ranks. Set here, as each launcher would otherwise decide for
+    itself and the order of floating-point sums with it."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // max(1, local)))
 

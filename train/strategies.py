@@ -1,5 +1,5 @@
-"""How weights, gradients and optimizer state are spread over the ranks: the options that transformers' Trainer
-and accelerate need for each strategy, on GPUs (NCCL) and on CPUs (gloo) alike."""
+"""How weights, gradients and optimizer state are spread over the ranks: the options that transformers'
+Trainer and accelerate need for each strategy, on GPUs (NCCL) and on CPUs (gloo) alike."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ import torch.distributed as dist
 
 from artifacts.contract import TrainParams
 from train import lean_deepspeed
-from train.stage import StageError
+from train.stage import StageError, StageUserError
 
 _BUCKET_ELEMENTS = 200_000_000  # DeepSpeed's recommendation for large models; a small model fills one bucket
 
 
 def training_options(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
-    """Keyword arguments of `TrainingArguments` for the strategy."""
+    """Keyword arguments of `TrainingArguments` for the strategy. Raises StageUserError where it can't run
+    here."""
+    if params.strategy in ("zero2", "zero3") and params.precision == "fp16" and not on_gpu:
+        raise StageUserError(
+            f"{params.strategy} (DeepSpeed) has no fp16 on CPUs", "set training.precision to bf16 or fp32"
+        )
     if params.strategy == "fsdp":
         return {"fsdp": True, "fsdp_config": _fsdp_config(params)}
     if params.strategy in ("zero2", "zero3"):
@@ -57,8 +62,8 @@ def deepspeed_config(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
         }
     return {
         "zero_optimization": zero,
-        # torch's own fused AdamW steps offloaded state too: nothing to compile, and a resumed training goes on
-        # to the bit (DeepSpeed's CPU Adam keeps a running product that a checkpoint rounds).
+        # torch's own fused AdamW steps offloaded state too: nothing to compile, and a resumed training goes
+        # on to the bit (DeepSpeed's CPU Adam keeps a running product that a checkpoint rounds).
         "zero_force_ds_cpu_optimizer": False,
         "train_micro_batch_size_per_gpu": params.micro_batch_size,
         "gradient_accumulation_steps": params.gradient_accumulation_steps,

@@ -100,7 +100,8 @@ class RankTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], int]:
-        """The micro-batches of one optimizer step, and the number of supervised tokens in them over all ranks.
+        """The micro-batches of one optimizer step, and the number of supervised tokens in them over all
+        ranks.
 
         The ranks' token counts and their votes to stop travel in one collective, on the host.
         """
@@ -230,9 +231,9 @@ class RankTrainer(Trainer):
         self.meter.go_on()
 
     def write_checkpoint(self, folder: Path) -> None:
-        """Write what a resumed training needs into `folder`, as transformers' Trainer reads it back; an adapter
-        is always whole, as safetensors. Every rank calls it and writes its own files; the folder may be this
-        rank's alone."""
+        """Write what a resumed training needs into `folder`, as transformers' Trainer reads it back; an
+        adapter is always whole, as safetensors. Every rank calls it and writes its own files; the folder may
+        be this rank's alone."""
         folder.mkdir(parents=True, exist_ok=True)
         model = self.accelerator.unwrap_model(self.model)
         if self.task.params.method == "lora":
@@ -248,11 +249,12 @@ class RankTrainer(Trainer):
             self.state.save_to_json(str(folder / "trainer_state.json"))
 
     def write_final(self) -> None:
-        """Commit `final/`: what was trained, its tokenizer and template, and the metrics of all attempts. Every
-        rank calls it; rank 0 writes."""
+        """Commit `final/`: what was trained, its tokenizer and template, and the metrics of all attempts.
+        Every rank calls it; rank 0 writes."""
         writes = self.is_world_process_zero()
         folder = self.task.work / "final"
-        shutil.rmtree(folder, ignore_errors=True)
+        if writes:
+            shutil.rmtree(folder, ignore_errors=True)
         model = self.accelerator.unwrap_model(self.model)
         if self.task.params.method == "lora":
             weights.write_adapter(model, folder, base_name=self.task.base_name, writes=writes)
@@ -271,7 +273,8 @@ class RankTrainer(Trainer):
 
 
 class _StepBoundary(TrainerCallback):
-    """What happens between two steps: the epoch's order, evaluating and saving on time, stopping on request."""
+    """What happens between two steps: the epoch's order, evaluating and saving on time, stopping on
+    request."""
 
     def __init__(self, trainer: RankTrainer) -> None:
         self.trainer = trainer
@@ -280,6 +283,8 @@ class _StepBoundary(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         self.trainer.meter = metrics.Meter()
+        if self.trainer.task.params.strategy == "fsdp":
+            strategies.check_sharded(self.trainer.model_wrapped, self.trainer.task.world_size)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -1,5 +1,6 @@
-"""Trained weights out of the ranks into files: an adapter, or the full model. Sharded ones are gathered one by
-one. The bytes depend on the weights alone: not on the strategy's file layout, the host, or the order of sets."""
+"""Trained weights out of the ranks into files: an adapter, or the full model. Sharded ones are gathered one
+by one. The bytes depend on the weights alone: not on the strategy's file layout, the host, or the order of
+sets."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ TOKENIZER_FILES = (
 
 
 def gathered(model: Any, *, on_this_rank: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name and whole value (float32 master weights, in host memory) of each trained parameter of the unwrapped
-    `model`. Every rank iterates; values are yielded where `on_this_rank`."""
+    """Name and whole value (float32 master weights, in host memory) of each trained parameter of the
+    unwrapped `model`. Every rank iterates; values are yielded where `on_this_rank`."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             whole = _whole(parameter)
@@ -60,7 +61,10 @@ def write_adapter(model: Any, folder: Path, *, base_name: str, writes: bool) -> 
     tensors = get_peft_model_state_dict(model, state_dict=weights, save_embedding_layers=False)
     contiguous = {name: tensors[name].contiguous() for name in sorted(tensors)}
     save_file(contiguous, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    config = model.peft_config["default"].to_dict() | {"base_model_name_or_path": base_name, "inference_mode": True}
+    config = model.peft_config["default"].to_dict() | {
+        "base_model_name_or_path": base_name,
+        "inference_mode": True,
+    }
     text = json.dumps(config, indent=2, sort_keys=True, default=_plain)
     (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
 
@@ -90,7 +94,8 @@ def _persistent_buffers(model: torch.nn.Module) -> Iterator[tuple[str, torch.Ten
 
 
 def stored_dtype(base: Path) -> torch.dtype:
-    """In what the model folder holds its weights: what its configuration says, else its first tensor's type."""
+    """In what the model folder holds its weights: what its configuration says, else its first tensor's
+    type."""
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     named = config.get("dtype") or config.get("torch_dtype")
     if named:
