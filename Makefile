@@ -86,7 +86,6 @@ $(ready)-launcher: $(ready)-setup requirements/launcher.lock pyproject.toml
 
 $(ready)-train: $(ready)-launcher requirements/train.lock
 	@$(install) -r requirements/train.lock
-	@$(bin)/python -m train.build_ops
 	@touch $@
 
 $(ready)-dev: $(ready)-train requirements/dev.lock

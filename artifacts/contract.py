@@ -165,6 +165,11 @@ class TrainParams:
     peak_flops_per_second: float | None = None  # dense, at `precision`, of one accelerator
     fresh: str | None = None  # salt of `submit --fresh`: another key on purpose
 
+    @property
+    def sequences_per_step(self) -> int:
+        """The global batch size."""
+        return self.micro_batch_size * self.gradient_accumulation_steps * self.world_size
+
 
 @dataclass(frozen=True, kw_only=True)
 class MergeParams:
@@ -251,19 +256,27 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: bytes | str) -> Plan:
+        """Raises ValueError or TypeError for what is no plan of this version."""
         data = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError("not a plan: no JSON object")
         if data.get("version") != PLAN_VERSION:
             raise ValueError(f"plan version {data.get('version')} is not {PLAN_VERSION}: make the plan again")
         plan = decode(cls, data)
         stages = [
-            dataclasses.replace(stage, params=decode(PARAMS[stage.kind], stage.params)) for stage in plan.stages
+            dataclasses.replace(stage, params=decode(PARAMS[stage.kind], stage.params))
+            for stage in plan.stages
         ]
         return dataclasses.replace(plan, stages=stages)
 
 
 def canonical_json(value: Any) -> bytes:
     """The one rendering that digests are made from: sorted keys, no spaces, UTF-8, no NaN."""
-    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+    plain = (
+        dataclasses.asdict(value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type)
+        else value
+    )
     return json.dumps(
         plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()
@@ -271,27 +284,50 @@ def canonical_json(value: Any) -> bytes:
 
 def decode(cls: type[T], data: Any) -> T:
     """Build the dataclass `cls` from plain JSON values. Raises TypeError or ValueError naming the field."""
+    if not isinstance(data, dict):
+        raise TypeError(f"{cls.__name__}: {data!r:.60} is not an object")
     hints = typing.get_type_hints(cls)
     known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - known)
     if unknown:
         raise ValueError(f"{cls.__name__}: unknown field {unknown[0]!r}")
-    return cls(**{name: _decode_value(hints[name], value) for name, value in data.items()})
+    return cls(
+        **{name: _decode_value(hints[name], value, f"{cls.__name__}.{name}") for name, value in data.items()}
+    )
 
 
-def _decode_value(hint: Any, value: Any) -> Any:
+def _decode_value(hint: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if value is None or hint is Any:
+    if hint is Any:
         return value
     if origin in (typing.Union, types.UnionType):
-        concrete = [arg for arg in args if arg is not type(None)]
-        return _decode_value(concrete[0], value) if len(concrete) == 1 else value
-    if origin is list:
-        return [_decode_value(args[0], item) for item in value]
-    if origin is dict:
-        return {key: _decode_value(args[1], item) for key, item in value.items()}
+        return _decode_union(args, value, where)
+    if origin is Literal:
+        if value not in args:
+            raise ValueError(f"{where}: {value!r:.60} is none of {', '.join(map(repr, args))}")
+        return value
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return decode(hint, value)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return hint(value)
+    wanted: Any = (int, float) if hint is float else (origin or hint)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
+        raise TypeError(f"{where}: {value!r:.60} is not of type {getattr(hint, '__name__', hint)}")
+    if origin is list:
+        return [_decode_value(args[0], item, where) for item in value]
+    if origin is dict:
+        return {key: _decode_value(args[1], item, where) for key, item in value.items()}
     return value
+
+
+def _decode_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+    """The first of the types that fits."""
+    if value is None and type(None) in choices:
+        return None
+    concrete = [choice for choice in choices if choice is not type(None)]
+    for choice in concrete[:-1]:
+        try:
+            return _decode_value(choice, value, where)
+        except (TypeError, ValueError):
+            continue
+    return _decode_value(concrete[-1], value, where)

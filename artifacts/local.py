@@ -1,4 +1,4 @@
-"""The store in a local folder. Writes go to a temporary file in the same folder, are fsynced, then renamed."""
+"""The store in a local folder: writes go to a temporary file beside the object, are fsynced, then renamed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import BinaryIO
 from artifacts.store import ObjectInfo, ObjectMissingError
 
 _TEMPORARY = ".tmp-"  # names starting so are never listed: unfinished writes of a killed process
+_MAKE_FOLDER_TRIES = 100
 
 
 class LocalStore:
@@ -37,7 +38,7 @@ class LocalStore:
 
     @contextlib.contextmanager
     def open_write(self, key: str) -> Iterator[BinaryIO]:
-        with self._replacing(key) as temporary, temporary.open("xb") as stream:
+        with self._replacing(key) as temporary, temporary.open("wb") as stream:
             yield stream
             _fsync(stream)
 
@@ -47,10 +48,9 @@ class LocalStore:
                 stream.write(data)
             return True
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+        temporary = _make_temporary(path)
         try:
-            with temporary.open("xb") as stream:
+            with temporary.open("wb") as stream:
                 stream.write(data)
                 _fsync(stream)
             os.link(temporary, path)  # fails where the name is taken, which rename would not
@@ -71,21 +71,32 @@ class LocalStore:
                 _fsync(stream)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        for folder, folders, names in os.walk(self._path(prefix)):
-            folders.sort()
-            for name in sorted(names):
-                if name.startswith(_TEMPORARY):
-                    continue
-                path = Path(folder, name)
+        return self._list(self.local_path(prefix), f"{prefix}/" if prefix else "")
+
+    def _list(self, folder: Path, prefix: str) -> Iterator[ObjectInfo]:
+        try:
+            with os.scandir(folder) as found:
+                entries = [entry for entry in found if not entry.name.startswith(_TEMPORARY)]
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        # A folder's keys go on with a slash, which is what puts `a-b` before `a/b`.
+        names = {f"{entry.name}/" if entry.is_dir() else entry.name: entry for entry in entries}
+        for name, entry in sorted(names.items()):
+            if name.endswith("/"):
+                yield from self._list(folder / entry.name, prefix + name)
+            else:
                 with contextlib.suppress(FileNotFoundError):  # deleted while listing
-                    yield ObjectInfo(path.relative_to(self.root).as_posix(), path.stat().st_size)
+                    yield ObjectInfo(prefix + name, entry.stat().st_size)
 
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except (IsADirectoryError, NotADirectoryError):
+            return  # a folder is no object
         for parent in path.parents:  # folders are only a way to write keys: empty ones go
             if parent == self.root:
                 break
@@ -99,7 +110,7 @@ class LocalStore:
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")
-        if key.startswith("/") or any(part in ("", ".", "..") for part in parts):
+        if any(part in ("", ".", "..") or part.startswith(_TEMPORARY) for part in parts) or "\0" in key:
             raise ValueError(f"not a store key: {key!r}")
         return self.root.joinpath(*parts)
 
@@ -107,14 +118,27 @@ class LocalStore:
     def _replacing(self, key: str) -> Iterator[Path]:
         """A temporary path that takes the key's place when the block ends well."""
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+        temporary = _make_temporary(path)
         try:
             yield temporary
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
         _fsync_folder(path.parent)
+
+
+def _make_temporary(path: Path) -> Path:
+    """An empty file beside `path`, and the folders above it. Another process may be removing these, empty as
+    they are, between our making them and the file."""
+    temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+    for _ in range(_MAKE_FOLDER_TRIES - 1):
+        with contextlib.suppress(FileNotFoundError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch(exist_ok=False)
+            return temporary
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.touch(exist_ok=False)
+    return temporary
 
 
 def _fsync(stream: BinaryIO) -> None:

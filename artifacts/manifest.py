@@ -39,6 +39,12 @@ class Manifest:
     def size_bytes(self) -> int:
         return sum(entry.size_bytes for entry in self.files)
 
+    @property
+    def content_digest(self) -> str:
+        """SHA-256 that stands for the files, wherever they lie (`ModelParams.sha256`)."""
+        rows = [[entry.path, entry.size_bytes, entry.sha256] for entry in sorted(self.files)]
+        return hashlib.sha256(canonical_json(rows)).hexdigest()
+
 
 class ArtifactWriter:
     """Writes an artifact's files, hashing as they pass, then the marker.
@@ -99,15 +105,25 @@ class HashingWriter(io.RawIOBase):
 
 def write_marker(store: Store, prefix: str, manifest: Manifest) -> None:
     """The commit: until this returns the artifact does not exist."""
-    store.write_bytes(f"{prefix}/{MARKER}", canonical_json(manifest))
+    store.write_bytes(f"{prefix}/{MARKER}", _marker_bytes(manifest))
 
 
 def read_marker(store: Store, prefix: str) -> Manifest | None:
-    """The artifact's manifest; None where there is no marker or it can't be read as one."""
+    """The artifact's manifest; None where there is no marker, or it is not to the byte what was written."""
     try:
-        return decode(Manifest, json.loads(store.read_bytes(f"{prefix}/{MARKER}")))
-    except (ObjectMissingError, ValueError, TypeError):
+        data = store.read_bytes(f"{prefix}/{MARKER}")
+        fields = json.loads(data)
+        del fields["sha256"]
+        manifest = decode(Manifest, fields)
+        return manifest if data == _marker_bytes(manifest) else None
+    except (ObjectMissingError, ValueError, TypeError, KeyError, RecursionError):
         return None
+
+
+def _marker_bytes(manifest: Manifest) -> bytes:
+    """The manifest with its own digest, so that damage to the marker shows as damage to a file does."""
+    fields = json.loads(canonical_json(manifest))
+    return canonical_json(fields | {"sha256": hashlib.sha256(canonical_json(fields)).hexdigest()})
 
 
 def is_complete(store: Store, prefix: str) -> bool:
@@ -119,7 +135,7 @@ def verify(store: Store, prefix: str) -> list[str]:
     manifest = read_marker(store, prefix)
     if manifest is None:
         return [f"{MARKER}: missing or unreadable"]
-    source, folder = _source(store, prefix, manifest)
+    source, folder = file_source(store, prefix, manifest)
     problems = []
     for entry in manifest.files:
         try:
@@ -127,6 +143,9 @@ def verify(store: Store, prefix: str) -> list[str]:
                 size_bytes, sha256 = hash_stream(stream)
         except ObjectMissingError:
             problems.append(f"{entry.path}: missing")
+            continue
+        except (OSError, ValueError) as error:
+            problems.append(f"{entry.path}: can't be read ({error})")
             continue
         if size_bytes != entry.size_bytes:
             problems.append(f"{entry.path}: {size_bytes} bytes, {entry.size_bytes} expected")
@@ -140,7 +159,7 @@ def local_folder(store: Store, prefix: str) -> Path:
     manifest = read_marker(store, prefix)
     if manifest is None:
         raise ObjectMissingError(f"{prefix}/{MARKER}")
-    source, folder = _source(store, prefix, manifest)
+    source, folder = file_source(store, prefix, manifest)
     path = source.local_path(folder.rstrip("/"))
     if path is None:
         raise ValueError(f"{prefix} does not lie on this machine")
@@ -161,8 +180,8 @@ def hash_stream(stream: BinaryIO) -> tuple[int, str]:
     return size_bytes, digest.hexdigest()
 
 
-def _source(store: Store, prefix: str, manifest: Manifest) -> tuple[Store, str]:
-    """Where the files lie: a store and the prefix of their keys in it."""
+def file_source(store: Store, prefix: str, manifest: Manifest) -> tuple[Store, str]:
+    """Where the artifact's files lie: a store, and what comes before each path to make a key of it."""
     if manifest.location is None:
         return store, f"{prefix}/"
     return open_store(manifest.location), ""

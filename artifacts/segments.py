@@ -1,5 +1,5 @@
 """Append-only streams over a store that can't append: each writer leaves immutable segments
-`<prefix>/<writer>-<seq>.jsonl`, readers merge them. Events of a run and metrics of a training are such streams.
+`<prefix>/<writer>-<seq>.jsonl`, readers merge them. A run's events and a training's metrics are such streams.
 """
 
 from __future__ import annotations
@@ -31,23 +31,25 @@ class SegmentWriter:
     ) -> None:
         self._store, self._prefix, self._writer = store, prefix, writer
         self._flush_every_s, self._clock = flush_every_s, clock
-        self._rows: list[dict[str, Any]] = []
+        self._lines: list[bytes] = []
         self._sequence, self._flushed_at, self._lock = 0, clock(), threading.Lock()
 
     def append(self, row: dict[str, Any]) -> None:
+        """Raises ValueError or TypeError for a row that is not JSON (NaN is none); the others are kept."""
+        line = canonical_json(row) + b"\n"
         with self._lock:
-            self._rows.append(row)
+            self._lines.append(line)
             due = self._clock() - self._flushed_at >= self._flush_every_s
         if due:
             self.flush()
 
     def flush(self) -> None:
         with self._lock:
-            if self._rows:
-                body = b"".join(canonical_json(row) + b"\n" for row in self._rows)
+            if self._lines:
+                body = b"".join(self._lines)
                 self._store.write_bytes(f"{self._prefix}/{self._writer}-{self._sequence:06d}.jsonl", body)
                 self._sequence += 1
-                self._rows = []
+                self._lines = []
             self._flushed_at = self._clock()
 
 

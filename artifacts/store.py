@@ -53,7 +53,7 @@ class Store(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects whose key starts with the folder `prefix` + '/', in key order."""
+        """All objects whose key starts with the folder `prefix` + '/' (`""`: all), in key order."""
         ...
 
     def exists(self, key: str) -> bool: ...
@@ -73,5 +73,9 @@ def open_store(uri: str) -> Store:
     if parts.scheme in ("", "file"):
         from artifacts.local import LocalStore
 
-        return LocalStore(Path(unquote(parts.path)))
+        if parts.scheme == "":
+            return LocalStore(Path(uri))
+        if parts.netloc in ("", "localhost") and parts.path.startswith("/"):
+            return LocalStore(Path(unquote(parts.path)))
+        raise ValueError(f"store {uri}: a file URI has three slashes and an absolute path: file:///folder")
     raise ValueError(f"store {uri}: no store for '{parts.scheme}://' here; use a folder (file:///…)")

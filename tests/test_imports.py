@@ -14,12 +14,14 @@ ROOT = Path(__file__).parent.parent
 # Each layer imports from those above it (and from itself). docs/decisions.md says where this departs from
 # the first design: the planner assembles the stages' pure planning halves, so `stages` stand before `plan`.
 LAUNCHER_LAYERS = [
-    ["errors", "names", "catalog", "status", "machine"],
+    ["errors", "names", "catalog", "status", "machine", "redact", "digests", "dimensions"],
     ["spec"],
-    ["memory", "stages"],
+    ["memory", "sizing", "batch", "resolve", "rehearsal", "stages"],
     ["plan", "plan_text"],
-    ["backends", "checkpoints", "record", "report", "reporting", "data_check", "live"],
+    ["journal", "board"],
+    ["backends", "checkpoints", "record", "fetch", "report", "reporting", "data_check", "live"],
     ["run"],
+    ["pilot"],
     ["commands", "cli", "__main__"],
 ]
 

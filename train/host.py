@@ -39,13 +39,8 @@ def _import_light() -> None:
 
 def _import_heavy() -> None:
     import train.__main__  # noqa: F401
+    from train.preload import preload
 
-    try:
-        from train.preload import preload
-    except ImportError:
-        import accelerate, datasets, peft, torch, transformers  # noqa
-
-        return
     preload()
 
 

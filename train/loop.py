@@ -1,19 +1,19 @@
 """The training function of every rank. READ FIRST in `train`: model, data, trainer, final artifact.
 
-It knows neither Ray nor Kubernetes: whoever starts the ranks (`train.entrypoint`) gives each one a `TrainTask`
-and the usual environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT).
+It knows neither Ray nor Kubernetes: whoever starts the ranks (`train.entrypoint`) gives each one a
+`TrainTask` and the usual environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT).
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-import torch.distributed as dist
 
 from artifacts.contract import TrainParams
 from artifacts.events import Events
@@ -23,8 +23,8 @@ from train import methods, schedule, strategies
 
 class Checkpointer(Protocol):
     def save(self, trainer: Any, step: int) -> None:
-        """Save a checkpoint of `trainer` (a `train.trainer.RankTrainer`, whose `write_checkpoint(folder)` writes
-        the files) after `step`. Called on every rank, at the same step."""
+        """Save a checkpoint of `trainer` (a `train.trainer.RankTrainer`, whose `write_checkpoint(folder)`
+        writes the files) after `step`. Called on every rank, at the same step."""
         ...
 
 
@@ -55,15 +55,18 @@ class TrainTask:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a rank's training ended: all steps done and `final/` committed, or stopped on request after saving."""
+    """How a rank's training ended: all steps done and `final/` committed, or stopped on request after
+    saving."""
 
     ending: Literal["done", "drained"]
     step: int
 
 
 def train_rank(task: TrainTask) -> Outcome:
-    """Train to the end, or until asked to stop. Raises StageError or StageUserError; the same on every rank."""
+    """Train to the end, or until asked to stop. Raises StageError or StageUserError; the same on every
+    rank."""
     from transformers import set_seed
+    from transformers.utils.logging import disable_progress_bar
 
     from train.data.collate import Collator
     from train.data.reader import PreparedSplit
@@ -72,9 +75,13 @@ def train_rank(task: TrainTask) -> Outcome:
     params = task.params
     if task.world_size != params.world_size:
         raise ValueError(f"{task.world_size} ranks were started, the plan says {params.world_size}")
+    disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of our libraries about each other
     on_gpu = torch.cuda.is_available()
     use_cores(task.world_size)
     strategies.start_process_group(task.world_size, on_gpu=on_gpu, strategy=params.strategy)
+    if params.strategy in ("zero2", "zero3"):
+        strategies.start_deepspeed()
 
     train_split = PreparedSplit(task.prepared, "train")
     eval_split = PreparedSplit(task.prepared, "eval") if has_split(task.prepared, "eval") else None
@@ -98,12 +105,14 @@ def train_rank(task: TrainTask) -> Outcome:
     set_seed(params.seed + 1 + task.rank)  # dropout differs by rank; a checkpoint brings its own state
     trainer.train(resume_from_checkpoint=str(task.resume_from) if task.resume_from else None)
     trainer.flush_metrics()
+    if not trainer.stopped:
+        trainer.write_final()
     return Outcome("drained" if trainer.stopped else "done", trainer.state.global_step)
 
 
 def use_cores(world_size: int) -> None:
-    """Share this machine's cores among its ranks. Set here, as each launcher would otherwise decide for itself
-    and the order of floating-point sums with it."""
+    """Share this machine's cores among its ranks. Set here, as each launcher would otherwise decide for
+    itself and the order of floating-point sums with it."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // max(1, local)))
 
@@ -135,7 +144,6 @@ def training_arguments(task: TrainTask, plan: schedule.Schedule, *, on_gpu: bool
     from transformers import TrainingArguments
 
     params = task.params
-    deepspeed = params.strategy in ("zero2", "zero3")
     return TrainingArguments(
         output_dir=str(task.work),
         max_steps=plan.max_steps,
@@ -162,7 +170,7 @@ def training_arguments(task: TrainTask, plan: schedule.Schedule, *, on_gpu: bool
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
-        use_cpu=not on_gpu and not deepspeed,
+        use_cpu=not on_gpu,
         ddp_backend=None if on_gpu else "gloo",
         log_level="error",
         **strategies.training_options(params, on_gpu=on_gpu),

@@ -123,8 +123,9 @@ def _chunk_loss(
 
 
 def install(model: PreTrainedModel) -> bool:
-    """Teach a causal language model `model(input_ids, position_ids, targets=…)`, which returns the summed loss
-    of `targets` (B, T) as a scalar. Called through the model, so wrappers' hooks see it as any forward pass.
+    """Teach a causal language model `model(input_ids, position_ids, targets=…)`, which returns the summed
+    loss of `targets` (B, T) as a scalar. Called through the model, so wrappers' hooks see it as any forward
+    pass.
 
     False, and the model unchanged, for a family whose logits are not `LogitTransform(head(hidden states))`
     (tried on stand-ins of two tokens and eight words): `summed_loss` then uses the family's own logits.
@@ -161,8 +162,8 @@ def summed_loss(
 ) -> torch.Tensor:
     """The loss summed over the supervised positions of a batch, float32.
 
-    `installed` is what `install` returned; `slices_logits`, for the others, whether the family's forward takes
-    `logits_to_keep` (a boolean mask over positions) or computes all logits.
+    `installed` is what `install` returned; `slices_logits`, for the others, whether the family's forward
+    takes `logits_to_keep` (a boolean mask over positions) or computes all logits.
     """
     tokens = {"input_ids": inputs["input_ids"], "position_ids": inputs["position_ids"]}
     if installed:

@@ -14,8 +14,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def weights_dtype(params: TrainParams) -> torch.dtype:
-    """In what the base weights are held. Trained weights need float32 (a bfloat16 weight swallows updates below
-    1/256 of itself); frozen ones are only read, in the precision that the products use."""
+    """In what the base weights are held. Trained weights need float32 (a bfloat16 weight swallows updates
+    below 1/256 of itself); frozen ones are only read, in the precision that the products use."""
     return torch.float32 if params.method == "full" else DTYPES[params.precision]
 
 
@@ -48,6 +48,7 @@ def _with_lora(model: PreTrainedModel, lora: LoraParams) -> Any:
         bias="none",
         task_type="CAUSAL_LM",
     )
+    tied = _tied_modules(model)
     try:
         adapted = get_peft_model(model, config)
     except ValueError as error:
@@ -55,26 +56,25 @@ def _with_lora(model: PreTrainedModel, lora: LoraParams) -> Any:
             f"LoRA does not fit {type(model).__name__}: {str(error).splitlines()[0]}",
             "set method.target_modules to `all-linear` or to names of its linear layers",
         ) from error
-    _refuse_tied_targets(model, set(adapted.targeted_module_names))
+    if refused := sorted(tied & set(adapted.targeted_module_names)):
+        raise StageUserError(
+            f"LoRA on {refused[0]}, which shares its weight with another module (tied embeddings): an "
+            "adapter of one can't be merged into both",
+            "leave it out of method.target_modules",
+        )
     _check_trainable(adapted)
     return adapted
 
 
-def _refuse_tied_targets(model: PreTrainedModel, targeted: set[str]) -> None:
-    """An adapter on one of two modules that share their weight can't be merged into both."""
-    if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
-        return
-    tied = {"lm_head", "embed_tokens"} & {name.rsplit(".", 1)[-1] for name in targeted}
-    if tied:
-        raise StageUserError(
-            f"LoRA on {sorted(tied)[0]}, which shares its weight with the embedding (tie_word_embeddings)",
-            "leave it out of method.target_modules",
-        )
+def _tied_modules(model: PreTrainedModel) -> set[str]:
+    """Names of the input embedding and output head where they share one weight."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or head.weight is not embedding.weight:
+        return set()
+    return {name for name, module in model.named_modules() if module is embedding or module is head}
 
 
 def _check_trainable(adapted: Any) -> None:
     declared = {name for name, _ in adapted.named_parameters() if ".lora_" in name}
-    if trainable_names(adapted) != declared or not declared:
-        raise AssertionError(
-            f"trainable parameters differ from the adapters': {sorted(declared ^ trainable_names(adapted))}"
-        )
+    if difference := declared ^ trainable_names(adapted) or not declared:
+        raise AssertionError(f"not exactly the adapters are trained: {difference}")

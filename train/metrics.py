@@ -63,8 +63,8 @@ def peak_memory_bytes() -> int:
 @dataclass(frozen=True)
 class FlopCount:
     """Floating-point operations that training needs per token, by the usual count (Kaplan et al. 2020, §2.1):
-    2 per weight in the forward pass, 2 for the gradients of activations, 2 for those of trained weights.
-    Left out, so MFU is rather too low: attention scores, and what checkpointing computes again. The output head
+    2 per weight in the forward pass, 2 for the gradients of activations, 2 for those of trained weights. Left
+    out, so MFU is rather too low: attention scores, and what checkpointing computes again. The output head
     counts for supervised tokens alone, as only they pass it."""
 
     body_weights: int
@@ -79,8 +79,8 @@ class FlopCount:
 
 
 def count_weights(model: Any) -> FlopCount:
-    """Weights that multiply activations: all matrices but the input embedding, which is a look-up. Call before
-    weights are sharded."""
+    """Weights that multiply activations: all matrices but the input embedding, which is a look-up. Call
+    before weights are sharded."""
     head = model.get_output_embeddings()
     head_parameters = {id(parameter) for parameter in head.parameters()} if head is not None else set()
     lookup = {id(parameter) for parameter in model.get_input_embeddings().parameters()} - head_parameters

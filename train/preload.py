@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-import os
+import gc
+import importlib
+
+MODULES = (
+    "accelerate.utils",
+    "deepspeed",
+    "peft",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
+    "torch.distributed.checkpoint",
+    "train.loop",
+    "train.trainer",
+    "train.data.reader",
+)
 
 
 def preload() -> None:
-    from train import build_ops
+    """Import what a training rank may need, whatever its strategy and method.
 
-    build_ops.prepare()
-    import accelerate.utils
-    import deepspeed
-    import peft
-    import torch.distributed.fsdp
-    import torch.distributed.tensor
-    import transformers
+    Starts no threads, provided that OPENBLAS_NUM_THREADS=1 and JE_ARROW_MALLOC_CONF=background_thread:false
+    are set before numpy and pyarrow are imported; so forking afterwards is safe.
+    """
+    from train import lean_deepspeed
 
-    import train.loop
-    import train.trainer
+    lean_deepspeed.prepare()
+    for module in MODULES:
+        importlib.import_module(module)
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
-
-def threads() -> int:
-    return len(os.listdir("/proc/self/task"))
+    get_checkpoint_conversion_mapping("llama")  # compiles 900 regular expressions, once
+    gc.collect()
+    gc.freeze()  # forked ranks share these pages, and their collections pass over them

@@ -152,7 +152,7 @@ def _require_sequences(statistics: dict[str, SplitStatistics], params: PreparePa
     if train is None or train.sequences == 0:
         dropped = ", ".join(f"{count} {reason}" for reason, count in train.dropped.items()) if train else ""
         raise StageUserError(
-            f"no training record is left ({dropped or 'no records'}; training.max_length is {params.max_length})",
+            f"no training record is left within {params.max_length} tokens ({dropped or 'no records'})",
             "raise training.max_length, or look at the records with `slipway data check`",
         )
 

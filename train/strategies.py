@@ -1,5 +1,5 @@
-"""How weights, gradients and optimizer state are spread over the ranks: the options that transformers' Trainer
-and accelerate need for each strategy, on GPUs (NCCL) and on CPUs (gloo) alike."""
+"""How weights, gradients and optimizer state are spread over the ranks: the options that transformers'
+Trainer and accelerate need for each strategy, on GPUs (NCCL) and on CPUs (gloo) alike."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ import torch
 import torch.distributed as dist
 
 from artifacts.contract import TrainParams
-from train.stage import StageError
+from train import lean_deepspeed
+from train.stage import StageError, StageUserError
 
 _BUCKET_ELEMENTS = 200_000_000  # DeepSpeed's recommendation for large models; a small model fills one bucket
 
 
 def training_options(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
-    """Keyword arguments of `TrainingArguments` for the strategy."""
+    """Keyword arguments of `TrainingArguments` for the strategy. Raises StageUserError where it can't run
+    here."""
+    if params.strategy in ("zero2", "zero3") and params.precision == "fp16" and not on_gpu:
+        raise StageUserError(
+            f"{params.strategy} (DeepSpeed) has no fp16 on CPUs", "set training.precision to bf16 or fp32"
+        )
     if params.strategy == "fsdp":
         return {"fsdp": True, "fsdp_config": _fsdp_config(params)}
     if params.strategy in ("zero2", "zero3"):
@@ -56,6 +62,9 @@ def deepspeed_config(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
         }
     return {
         "zero_optimization": zero,
+        # torch's own fused AdamW steps offloaded state too: nothing to compile, and a resumed training goes
+        # on to the bit (DeepSpeed's CPU Adam keeps a running product that a checkpoint rounds).
+        "zero_force_ds_cpu_optimizer": False,
         "train_micro_batch_size_per_gpu": params.micro_batch_size,
         "gradient_accumulation_steps": params.gradient_accumulation_steps,
         "train_batch_size": params.micro_batch_size * params.gradient_accumulation_steps * params.world_size,
@@ -109,6 +118,14 @@ def start_process_group(world_size: int, *, on_gpu: bool, strategy: str) -> None
         dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
     else:
         dist.init_process_group("gloo")
+
+
+def start_deepspeed() -> None:
+    """Tell DeepSpeed of the process group, which it asks for while a model is still being loaded."""
+    lean_deepspeed.prepare()
+    import deepspeed
+
+    deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
 
 
 def check_sharded(model: torch.nn.Module, world_size: int) -> None:

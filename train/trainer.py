@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,9 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from artifacts.contract import IGNORED_LABEL
-from train import loss, metrics, strategies
+from artifacts.contract import IGNORED_LABEL, canonical_json
+from artifacts.manifest import ArtifactWriter
+from train import loss, metrics, strategies, weights
 from train.data.collate import Collator, Rows
 from train.data.order import RankBatches
 from train.schedule import Schedule
@@ -98,7 +100,8 @@ class RankTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], int]:
-        """The micro-batches of one optimizer step, and the number of supervised tokens in them over all ranks.
+        """The micro-batches of one optimizer step, and the number of supervised tokens in them over all
+        ranks.
 
         The ranks' token counts and their votes to stop travel in one collective, on the host.
         """
@@ -228,19 +231,50 @@ class RankTrainer(Trainer):
         self.meter.go_on()
 
     def write_checkpoint(self, folder: Path) -> None:
-        """Write what a resumed training needs, in transformers' own layout, into `folder`. Every rank calls it;
-        each writes its own files."""
+        """Write what a resumed training needs into `folder`, as transformers' Trainer reads it back; an
+        adapter is always whole, as safetensors. Every rank calls it and writes its own files; the folder may
+        be this rank's alone."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.save_model(str(folder), _internal_call=True)
-        self._save_optimizer_and_scheduler(str(folder))
+        model = self.accelerator.unwrap_model(self.model)
+        if self.task.params.method == "lora":
+            weights.write_adapter(
+                model, folder, base_name=self.task.base_name, writes=self.is_world_process_zero()
+            )
+        elif self.task.params.strategy == "ddp" and self.is_world_process_zero():
+            model.save_pretrained(folder)
+        self._save_optimizer_and_scheduler(str(folder))  # and sharded weights
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))
-        if self.args.should_save:
+        if self.is_world_process_zero():
             self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def write_final(self) -> None:
+        """Commit `final/`: what was trained, its tokenizer and template, and the metrics of all attempts.
+        Every rank calls it; rank 0 writes."""
+        writes = self.is_world_process_zero()
+        folder = self.task.work / "final"
+        if writes:
+            shutil.rmtree(folder, ignore_errors=True)
+        model = self.accelerator.unwrap_model(self.model)
+        if self.task.params.method == "lora":
+            weights.write_adapter(model, folder, base_name=self.task.base_name, writes=writes)
+            if writes:
+                weights.copy_tokenizer(self.task.model, folder)
+        else:
+            weights.write_model(model, folder, base=self.task.model, writes=writes)
+        if not writes:
+            return
+        self.flush_metrics()
+        artifact = ArtifactWriter(self.task.store, f"{self.task.prefix}/final")
+        artifact.add_folder(folder, move=True)
+        rows = metrics.merged_from(self.task.store, self.task.prefix)
+        artifact.write_bytes("metrics.jsonl", b"".join(canonical_json(row) + b"\n" for row in rows))
+        artifact.commit(method=self.task.params.method, steps=self.state.global_step)
 
 
 class _StepBoundary(TrainerCallback):
-    """What happens between two steps: the epoch's order, evaluating and saving on time, stopping on request."""
+    """What happens between two steps: the epoch's order, evaluating and saving on time, stopping on
+    request."""
 
     def __init__(self, trainer: RankTrainer) -> None:
         self.trainer = trainer
@@ -249,6 +283,8 @@ class _StepBoundary(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         self.trainer.meter = metrics.Meter()
+        if self.trainer.task.params.strategy == "fsdp":
+            strategies.check_sharded(self.trainer.model_wrapped, self.trainer.task.world_size)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -44,7 +44,9 @@ def plan(store: LocalStore, params: TrainParams, engine: str = "torchrun") -> Pl
         stages=[
             StagePlan(kind=StageKind.MODEL, key="key", inputs={}, output="models/key", params=model),
             StagePlan(kind=StageKind.PREPARE, key="key", inputs={}, output="prepared/key", params=prepare),
-            StagePlan(kind=StageKind.TRAIN, key="key", inputs=inputs, output=f"{PREFIX}/final", params=params),
+            StagePlan(
+                kind=StageKind.TRAIN, key="key", inputs=inputs, output=f"{PREFIX}/final", params=params
+            ),
         ],
         job={},
     )

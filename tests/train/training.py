@@ -122,7 +122,9 @@ def task(root: Path, model: Path, prepared: Path, task_params: TrainParams, **mo
     )
 
 
-def train_and_read(root: Path, model: Path, prepared: Path, task_params: TrainParams, **more: Any) -> list[dict]:
+def train_and_read(
+    root: Path, model: Path, prepared: Path, task_params: TrainParams, **more: Any
+) -> list[dict]:
     """Run in a rank: train, and return the metric rows (all attempts), step by step."""
     from train import loop, metrics
 

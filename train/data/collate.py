@@ -1,8 +1,8 @@
 """Rows of a prepared split to the tensors of one forward pass.
 
 No batch carries an attention mask. A packed row's documents are told apart by their position ids alone, which
-start again at 0: transformers isolates them only when there is no mask and no cache. Padding lies on the right,
-where a causal model's real tokens never look.
+start again at 0: transformers isolates them only when there is no mask and no cache. Padding lies on the
+right, where a causal model's real tokens never look.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def positions(document_lengths: np.ndarray) -> np.ndarray:
 
 
 def targets(labels: np.ndarray, document_lengths: np.ndarray) -> np.ndarray:
-    """What each position has to predict, (T,): the next label of its own document, `IGNORED_LABEL` at its end."""
+    """What each position has to predict, (T,): the next label of its own document, `IGNORED_LABEL` at its
+    end."""
     shifted = np.full(len(labels), IGNORED_LABEL, dtype=np.int64)
     shifted[:-1] = labels[1:]
     shifted[np.cumsum(document_lengths) - 1] = IGNORED_LABEL
@@ -58,8 +59,8 @@ class Collator:
     """Makes `input_ids`, `position_ids`, `targets` (B, T) int64 and `real_tokens`, a count, of B rows.
 
     With `flatten` the rows become one row (1, ΣT) without any padding: what variable-length flash attention
-    takes. Otherwise rows are padded on the right to the longest, positions going on (so that padding starts no
-    further document).
+    takes. Otherwise rows are padded on the right to the longest, positions going on (so that padding starts
+    no further document).
     """
 
     def __init__(self, pad_token_id: int, *, flatten: bool = False) -> None:

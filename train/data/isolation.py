@@ -44,7 +44,7 @@ def require_isolation(model: Path, *, trust_remote_code: bool = False) -> None:
 
 def probe_folder(model: Path, *, trust_remote_code: bool = False) -> float:
     """`leak` of a tiny twin of the folder's architecture."""
-    from train.twin import shrunk_model
+    from train.rehearsal import shrunk_model
 
     return leak(shrunk_model(model, trust_remote_code=trust_remote_code))
 

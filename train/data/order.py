@@ -1,6 +1,6 @@
-"""Which sequences each rank sees in each step. Everything follows from (count, seed, epoch, batch sizes), so a
-resumed training, another world size, or accumulation instead of a larger batch meets the same sequences in the
-same optimizer steps.
+"""Which sequences each rank sees in each step. Everything follows from (count, seed, epoch, batch sizes), so
+a resumed training, another world size, or accumulation instead of a larger batch meets the same sequences in
+the same optimizer steps.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-#: Index of a row with nothing to learn, for a rank that has no sequence left in an epoch's last micro-step: all
-#: ranks must run equally many forward passes, or the collectives of sharded weights would wait forever.
+#: Index of a row with nothing to learn, for a rank that has no sequence left in an epoch's last micro-step:
+#: all ranks must run equally many forward passes, or the collectives of sharded weights would wait forever.
 FILLER = -1
 
 
@@ -28,7 +28,8 @@ def micro_steps_per_epoch(count: int, micro_batch_size: int, world_size: int) ->
 
 
 class RankBatches(Sampler[list[int]]):
-    """Batch sampler of one rank: micro-step j holds `order[j·W·m : (j+1)·W·m]`, dealt to the W ranks in turn."""
+    """Batch sampler of one rank: micro-step j holds `order[j·W·m : (j+1)·W·m]`, dealt to the W ranks in
+    turn."""
 
     def __init__(
         self, count: int, micro_batch_size: int, world_size: int, rank: int, *, seed: int | None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +27,7 @@ Message = Mapping[str, Any]  # {"role": …, "content": …}
 Span = tuple[int, int]  # [start, stop) in characters
 Anchor = tuple[int, int]  # (contents before it, characters of the frame before it)
 
+_BLANKS = re.compile(r"\s*")
 _BLANK = "\u2003"  # EM SPACE: stripped by str.strip, written by no template
 
 
@@ -149,44 +151,44 @@ class ChatTemplate:
     def _find_turn(self, text: str, before: Sequence[Message], content: Any, position: int) -> Span | None:
         """A turn starts where the text leaves the generation prompt that the messages before it render to,
         and ends with the end-of-turn marker behind its words."""
-        header = self._find_header(text, before)
-        if header is None or header[0] < position:
-            header = None
-        words = self._find_words(text, content, header[0] if header else position)
-        if header is None and words is None:
-            return None
-        # The words may begin like the rest of the generation prompt does: they count as words.
-        start = min(([header[1]] if header else []) + ([words[0]] if words else []))
-        stop = words[1] if words else start
-        if self.end_of_turn:
-            at = text.find(self.end_of_turn, stop)
-            stop = at + len(self.end_of_turn) if at >= 0 else stop
-        return (start, stop) if stop > start else None
+        header_end = self._header_end(text, before)
+        if header_end is not None and header_end >= position:
+            words = self._find_words(text, content, header_end)
+            stop = words[1] if words else self._next_end(text, header_end)
+            return (header_end, stop) if stop > header_end else None
+        return self._find_words(text, content, position)
 
-    def _find_header(self, text: str, before: Sequence[Message]) -> Span | None:
-        """What the text shares with the generation prompt (`<|im_start|>assistant\\n`) behind `before`."""
+    def _header_end(self, text: str, before: Sequence[Message]) -> int | None:
+        """Where the header (`<|im_start|>assistant`) of the turn behind the messages `before` ends: as far as
+        the generation prompt agrees with any turn (it may go on, as in `<think>`)."""
         try:
-            history = self.render(before)
             prompt = self.render(before, generation_prompt=True)
+            turn = self.render([*before, {"role": "assistant", "content": _placeholder(0)}])
         except TemplateError:
             return None
-        if not text.startswith(history) or not prompt.startswith(history):
-            return None
-        # A prompt may say more than a finished turn does (`<think>`).
-        return len(history), _common_length(text, prompt)
+        header_end = _common_length(prompt, turn)
+        return header_end if text.startswith(prompt[:header_end]) else None
 
     def _find_words(self, text: str, content: Any, position: int) -> Span | None:
-        """The content from `position` on: as it is, stripped, or without the reasoning before `</think>`."""
+        """The content from `position` on with the end of its turn: the content as it is, stripped, or
+        without the reasoning before `</think>`."""
         if not isinstance(content, str):
             return None
+        end = self.end_of_turn.lstrip()
         for words in dict.fromkeys((content, content.strip(), content.rpartition("</think>")[2].strip())):
-            at = text.find(words, position) if words else -1
+            at = text.find(words, position)
             while at >= 0:
+                stop = at + len(words)
+                blanks = _BLANKS.match(text, stop).end() if end else stop
                 # "think" also occurs in an empty `<think>` block: the turn must end behind the words.
-                if text[at + len(words) :].lstrip().startswith(self.end_of_turn.lstrip()):
-                    return at, at + len(words)
+                if text.startswith(end, blanks):
+                    return at, blanks + len(end)
                 at = text.find(words, at + 1)
         return None
+
+    def _next_end(self, text: str, position: int) -> int:
+        at = text.find(self.end_of_turn, position) if self.end_of_turn else -1
+        return at + len(self.end_of_turn) if at >= 0 else position
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ class ChatTokenizer:
         """Wrap special tokens in the messages' texts in markers (transformers' `mark_control_tokens`)."""
         if isinstance(value, str):
             clean = value.replace(_QUOTE, "").replace(_UNQUOTE, "")
-            return self._special.sub(f"{_QUOTE}\g<0>{_UNQUOTE}", clean)
+            return self._special.sub(f"{_QUOTE}\\g<0>{_UNQUOTE}", clean)
         if isinstance(value, Mapping):
             return {key: self._mark_quoted(item) for key, item in value.items()}
         return [self._mark_quoted(item) for item in value] if isinstance(value, list | tuple) else value

@@ -28,8 +28,8 @@ class RankJob:
 class Ending:
     """How one rank of one attempt ended, as it told the store itself; a killed rank tells nothing.
 
-    `failed`: an exception of the training. `disconnected`: another rank was gone. `refused`: a StageError,
-    which a restart would only repeat.
+    `failed`: an exception of the training. `disconnected`: another rank was gone. `refused`: an exception
+    that a restart would only repeat.
     """
 
     rank: int

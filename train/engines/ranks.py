@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from artifacts.contract import ModelParams, Plan, StageKind, TrainParams
+from artifacts.contract import EXIT_FAILED, ModelParams, Plan, StageKind, TrainParams
 from artifacts.events import Events, stop_key
 from artifacts.manifest import local_folder
 from artifacts.store import Store, open_store
@@ -159,12 +159,19 @@ class StopWatch:
         return self._asked
 
 
+# Mistakes of a program or its input: they come again. Machines and networks fail with others.
+_REPEATED = (ValueError, TypeError, LookupError, AttributeError, ImportError, AssertionError)
+
+
 def ending_of(error: BaseException, rank: int) -> Ending:
+    """How a rank ended that `error` ended."""
     if isinstance(error, StageError):
         return Ending(
             rank=rank, kind="refused", cause=error.cause, advice=error.advice, exit_code=error.exit_code
         )
     cause = f"{type(error).__name__}: {error}".splitlines()[0]
+    if isinstance(error, _REPEATED):
+        return Ending(rank=rank, kind="refused", cause=cause, exit_code=EXIT_FAILED)
     gone = isinstance(error, dist.DistError | ConnectionError) or (
         isinstance(error, RuntimeError) and _DISCONNECTED.search(str(error)) is not None
     )

@@ -8,6 +8,7 @@ said (`base.decide`), and each start is an attempt of its own.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import mmap
 import os
 import signal
@@ -49,6 +50,7 @@ def run(job: RankJob, context: StageContext) -> str:
     from train.preload import preload
 
     preload()
+    gc.freeze()  # a collection in a rank would else copy the page of every object that is imported here
     store, prefix = context.store, f"train/{context.stage.key}"
     stop = StopFlag()
     world_size = context.stage.params.world_size

@@ -1,0 +1,87 @@
+"""`slipway`: the commands, and how they end. With `launcher.commands` the only place that prints or exits.
+
+Bodies of commands import what they need, so that `slipway --help` and completion stay quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import typer
+
+from launcher.commands import data, jobs, products, runs
+from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError
+from launcher.redact import RedactedStream, Redactor
+
+app = typer.Typer(
+    name="slipway",
+    help="One job file in, one fine-tuned and merged model out.\n\n"
+    "Start with: slipway init my-job, slipway plan my-job.yaml, slipway submit my-job.yaml\n\n"
+    "Exit codes: 0 done, 1 the run failed, 2 a mistake in what you gave, 3 the cluster or network, 130 ^C.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: rich's takes 0.25 s to import
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command()(jobs.init)
+app.command()(jobs.pin)
+app.command()(jobs.plan)
+app.command()(jobs.submit)
+app.command()(runs.status)
+app.command()(runs.logs)
+app.command()(runs.resume)
+app.command()(runs.cancel)
+app.add_typer(runs.runs_app, name="runs")
+app.command()(products.fetch)
+app.command()(products.verify)
+app.command()(products.report)
+app.command()(runs.gc)
+app.add_typer(data.app, name="data")
+app.command()(jobs.schema)
+app.command()(jobs.clusters)
+app.command(hidden=True)(runs.drive)
+
+
+def main() -> None:
+    """The console script. Errors become one message and an exit code; SLIPWAY_DEBUG=1 shows tracebacks."""
+    redact = Redactor()
+    sys.stdout = RedactedStream(sys.stdout, redact)
+    sys.stderr = RedactedStream(sys.stderr, redact)
+    try:
+        app()
+    except UserError as error:
+        _end(error, "\n".join(f"error: {problem}" for problem in error.problems), error.exit_code)
+    except SlipwayError as error:
+        _end(error, f"error: {error}", error.exit_code)
+    except KeyboardInterrupt as error:
+        _end(error, "interrupted", EXIT_DETACHED)
+    except BrokenPipeError as error:  # a reader as `head` that has seen enough
+        _end(error, "", EXIT_RUN_FAILED)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        _end(error, f"error: slipway itself failed: {what}; SLIPWAY_DEBUG=1 shows where", EXIT_RUN_FAILED)
+    finally:
+        _flush()
+
+
+def _end(error: BaseException, message: str, code: int) -> None:
+    if os.environ.get("SLIPWAY_DEBUG") == "1":
+        traceback.print_exception(error)
+    if message:
+        _flush()
+        print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the interpreter would try again, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+if __name__ == "__main__":
+    main()

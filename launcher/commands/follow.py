@@ -1,0 +1,139 @@
+"""Following a run to its end on this terminal, and what is said then."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Callable
+
+import typer
+
+from artifacts.contract import Plan
+from launcher import pilot, record
+from launcher.backends.local import run_folder
+from launcher.board import Board
+from launcher.commands.options import Place
+from launcher.commands.output import is_terminal, remark, say, show_json
+from launcher.errors import EXIT_DETACHED, Problem, RunFailed, UserError
+from launcher.live import LiveView, PlainView, View, follow
+
+_ANSWER_CHARACTERS = 300  # of a cell, at the end of a run
+
+
+def follow_run(place: Place, run_id: str, *, as_json: bool) -> None:
+    """Show the run until its end; then its results, or why it failed. ^C detaches."""
+    plan = record.load_plan(place.store, run_id)
+    board = Board.of([stage.kind for stage in plan.stages])
+    try:
+        board = follow(
+            place.store, run_id, board, _view(run_id, as_json), lambda: pilot.is_alive(place.work, run_id)
+        )
+    except KeyboardInterrupt:
+        remark(f"\ndetached: {run_id} goes on\n{way_back(run_id, place.cluster)}")
+        raise typer.Exit(EXIT_DETACHED) from None
+    for note in board.notes:
+        remark(f"note: {note}")
+    _raise_for(board, place, run_id)
+    show_results(place, run_id, plan, as_json=as_json)
+
+
+def way_back(run_id: str, cluster: str) -> str:
+    """How to return to a run that goes on without this terminal."""
+    option = "" if cluster == "local" else f" --cluster {cluster}"
+    return "\n".join(
+        f"  slipway {command:<{len(run_id) + 10}}{option}  # {meaning}"
+        for command, meaning in (
+            (f"status {run_id}", "how far it is"),
+            (f"logs {run_id} -f", "what it says"),
+            (f"resume {run_id}", "attach again, or go on if it was stopped"),
+            (f"cancel {run_id}", "save and stop"),
+        )
+    )
+
+
+def show_results(place: Place, run_id: str, plan: Plan, *, as_json: bool) -> None:
+    """Where the products are, the scores, and some answers before and after training."""
+    results = record.results(place.store, run_id, plan)
+    if as_json:
+        show_json({"run": run_id, "state": "complete", **vars(results)})
+        return
+    say()
+    if results.scores:
+        _say_scores(results.scores)
+    if results.answers:
+        _say_answers(results.answers)
+    if results.model:
+        say(f"model   {results.model}")
+    if results.report:
+        say(f"report  {results.report}")
+
+
+def _raise_for(board: Board, place: Place, run_id: str) -> None:
+    """Turn an ending other than success into its error."""
+    if board.state == "failed":
+        if board.user_error:
+            raise UserError(
+                Problem(where="", what=f"stage {board.failed_stage}", why=board.cause, way_out=board.advice)
+            )
+        raise RunFailed(board.failed_stage, board.cause, board.advice, board.evidence)
+    if board.state == "drained":
+        raise RunFailed(
+            next((name for name, stage in board.stages.items() if stage.state == "drained"), "run"),
+            "stopped on request",
+            f"`slipway resume {run_id}` goes on from its newest checkpoint",
+            str(place.store.uri),
+        )
+    if board.state != "complete":
+        log = run_folder(place.work, run_id) / "driver.log"
+        raise RunFailed(
+            "run", "its driver ended before the run did", f"`slipway resume {run_id}` goes on", str(log)
+        )
+
+
+def _view(run_id: str, as_json: bool) -> View:
+    if as_json or not is_terminal() or os.environ.get("CI") or os.environ.get("TERM") == "dumb":
+        write: Callable[[str], None] = remark if as_json else _say_now
+        return PlainView(write)
+    from rich.console import Console
+
+    return LiveView(Console(file=sys.stdout), run_id)
+
+
+def _say_now(line: str) -> None:
+    say(line)
+    sys.stdout.flush()
+
+
+def _say_scores(scores: dict[str, dict[str, float]]) -> None:
+    names = list(dict.fromkeys(name for values in scores.values() for name in values))
+    titles = {"base": "before", "tuned": "after"}
+    say(f"{'scores (0 to 100)':<20}" + "".join(f"{titles[who]:>9}" for who in scores))
+    for name in names:
+        values = "".join(
+            f"{values[name]:9.1f}" if name in values else f"{'':>9}" for values in scores.values()
+        )
+        say(f"  {name.replace('_', ' '):<18}{values}")
+    say()
+
+
+def _say_answers(answers: list[dict[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="answers to the test file", title_justify="left", show_lines=True, expand=True)
+    shown = [("question", "prompt"), ("reference", "reference"), ("before", "base"), ("after", "tuned")]
+    for heading, _ in shown:
+        table.add_column(heading, ratio=1, overflow="fold")
+    for answer in answers:
+        table.add_row(*(_escaped(answer[key]) for _, key in shown))
+    console = Console(file=sys.stdout) if is_terminal() else Console(file=sys.stdout, width=110)
+    console.print(table)
+    say()
+
+
+def _escaped(text: str) -> str:
+    """One cell: short, in one paragraph, and nothing in it taken for markup."""
+    from rich.markup import escape
+
+    return escape(textwrap.shorten(text, _ANSWER_CHARACTERS, placeholder=" …"))

@@ -1,0 +1,180 @@
+"""Commands about job files: init, pin, plan, submit, schema, clusters, data check."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from launcher.commands.options import AsJson, ClusterName, Fresh, JobFile, Overrides, Rehearse
+from launcher.commands.output import columns, remark, say, show_json
+
+if TYPE_CHECKING:
+    from artifacts.contract import Plan, StageKind
+    from launcher.commands.options import Place
+
+
+def init(
+    name: Annotated[str, typer.Argument(help="Name of the job; the file is NAME.yaml.")] = "my-job",
+) -> None:
+    """Write a commented starter job.
+
+    Example: slipway init support-bot, then edit support-bot.yaml
+    """
+    import re
+
+    from launcher.errors import Problem, UserError
+    from launcher.spec.job import NAME_PATTERN
+    from launcher.spec.starter import starter_job
+
+    path = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
+    if not re.fullmatch(NAME_PATTERN, path.stem):
+        why = "a job's name is lower-case letters, digits and dashes, at most 30, beginning with a letter"
+        raise UserError(Problem(where="", what=path.stem, why=why))
+    try:
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(starter_job(path.stem))
+    except FileExistsError:
+        raise UserError(
+            Problem(
+                where=str(path), what="init", why="the file is there already", way_out="choose another name"
+            )
+        ) from None
+    except OSError as error:
+        raise UserError(Problem(where=str(path), what="init", why=str(error.strerror))) from error
+    say(f"{path} written; next: edit it, then `slipway plan {path}`")
+
+
+def pin(job: JobFile, as_json: AsJson = False) -> None:
+    """Write full revisions and digests of remote inputs into the job file.
+
+    A plan needs no network, so hub models must be pinned. Comments and layout stay as they are.
+
+    Example: slipway pin support-bot.yaml
+    """
+    from launcher.spec.pin import pin_job
+
+    changes = pin_job(job)
+    if as_json:
+        show_json(changes)
+    else:
+        say("\n".join(map(str, changes)) or f"{job}: nothing to pin")
+
+
+def plan(
+    job: JobFile,
+    cluster: ClusterName = "local",
+    overrides: Overrides = None,
+    rehearse: Rehearse = False,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what submitting the job would do. Starts nothing, needs no network.
+
+    Each derived value comes with its reason, each stage with its key and whether it is complete already.
+
+    Example: slipway plan support-bot.yaml --set training.learning_rate=2e-4
+    """
+    from launcher.plan_text import render, to_json
+
+    made, place = _make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
+    if as_json:
+        say(to_json(made, _complete(made, place)))
+    else:
+        say(render(made, _complete(made, place)))
+
+
+def submit(
+    job: JobFile,
+    cluster: ClusterName = "local",
+    overrides: Overrides = None,
+    rehearse: Rehearse = False,
+    fresh: Fresh = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return at once; the run goes on.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Carry a job to its end: data, model, tokens, training, merge, answers, report.
+
+    Stages that are complete are skipped, so the same command goes on after a failure or a kill. While the run
+    is alive it attaches to it; ^C detaches and the run goes on.
+
+    Examples:
+
+      slipway submit support-bot.yaml
+
+      slipway submit support-bot.yaml --rehearse   (tiny model, a few steps: does it work at all?)
+
+      slipway submit support-bot.yaml --set training.epochs=5 --detach
+    """
+    from launcher import pilot, record
+    from launcher.commands.follow import follow_run, way_back
+
+    made, place = _make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
+    run_id = made.run_id
+    record.create(place.store, made, run_id)
+    started = pilot.launch(place.store, run_id, place.work)
+    _greet(made, place, started)
+    if detach:
+        if as_json:
+            show_json({"run": run_id, "state": "running"})
+        else:
+            say(way_back(run_id, place.cluster))
+    else:
+        follow_run(place, run_id, as_json=as_json)
+
+
+def schema(
+    what: Annotated[str, typer.Argument(metavar="job|cluster", help="Which file's schema.")] = "job",
+) -> None:
+    """Print the JSON Schema of job files or cluster profiles, for editors.
+
+    Example: slipway schema job > job.schema.json
+    """
+    from launcher.errors import Problem, UserError
+    from launcher.spec.schema import cluster_schema, job_schema
+
+    if what not in ("job", "cluster"):
+        raise UserError(Problem(where="", what=what, why="no such schema", way_out="job or cluster"))
+    show_json(job_schema() if what == "job" else cluster_schema())
+
+
+def clusters(as_json: AsJson = False) -> None:
+    """List the cluster profiles that --cluster can name."""
+    from launcher.spec.load import list_clusters
+
+    found = list_clusters()
+    if as_json:
+        show_json({name: str(path) for name, path in found.items()})
+    else:
+        say(columns([[name, str(path)] for name, path in found.items()], ["CLUSTER", "FILE"]))
+
+
+def _make_plan(
+    job: Path, cluster: str, overrides: list[str] | None, *, rehearse: bool, fresh: bool
+) -> tuple[Plan, Place]:
+    from artifacts.store import open_store
+    from launcher.commands.options import Place
+    from launcher.machine import detect
+    from launcher.plan import make
+    from launcher.spec.load import load_cluster, load_job
+
+    loaded, profile = load_job(job, overrides or ()), load_cluster(cluster)
+    salt = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if fresh else None
+    made = make(loaded, profile, detect(), rehearse=rehearse, fresh=salt)
+    return made, Place(cluster, open_store(made.store), profile.value.work_folder)
+
+
+def _complete(plan: Plan, place: Place) -> list[StageKind]:
+    from launcher.stages.done import is_done
+
+    return [stage.kind for stage in plan.stages if is_done(stage, place.store)]
+
+
+def _greet(plan: Plan, place: Place, started: bool) -> None:
+    complete = _complete(plan, place)
+    todo = [stage.kind for stage in plan.stages if stage.kind not in complete]
+    what = "started" if started else "attached to"
+    rest = f": {' → '.join(todo)}" if todo else ": every stage is complete"
+    remark(f"{what} {plan.run_id} on {place.cluster}{rest}")

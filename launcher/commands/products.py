@@ -1,0 +1,142 @@
+"""Commands about what runs leave: fetch, verify, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from launcher.commands.options import AsJson, ClusterName, RequiredRun, RunName, open_place
+from launcher.commands.output import say, show_json
+
+if TYPE_CHECKING:
+    from artifacts.store import Store
+
+
+def fetch(
+    run: RequiredRun,
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[merged|adapter|predictions|report|…]",
+            help="Also prepared, data, model. Left out: the merged model, else the adapter.",
+            show_default=False,
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="Target. Default: ./RUN-WHAT.")
+    ] = None,
+    cluster: ClusterName = "local",
+    as_json: AsJson = False,
+) -> None:
+    """Copy a product of a run out of the store, checking every byte against its manifest.
+
+    Example: slipway fetch support-bot merged --to ./support-bot-model
+    """
+    from launcher import fetch as copying
+    from launcher import record
+    from launcher.live import amount
+
+    place = open_place(cluster)
+    run_id = record.find(place.store, run)
+    target = to or Path(f"{run_id}-{what or 'model'}")
+    if what == "report":
+        target = target if target.suffix else target.with_suffix(".html")
+        content = place.store.read_bytes(_report_key(place.store, run_id))
+        target.write_bytes(content)
+        size_bytes = len(content)
+    else:
+        prefix = copying.product(record.load_plan(place.store, run_id), place.store, what)
+        size_bytes = copying.fetch(place.store, prefix, target)
+    if as_json:
+        show_json({"run": run_id, "path": str(target.absolute()), "size_bytes": size_bytes})
+    else:
+        say(f"{target}  {amount(size_bytes, 'bytes')}, every file as its manifest says")
+
+
+def verify(
+    what: Annotated[
+        str, typer.Argument(metavar="KEY|RUN", help="An artifact's key (or its beginning), or a run.")
+    ],
+    cluster: ClusterName = "local",
+    as_json: AsJson = False,
+) -> None:
+    """Re-read every byte of an artifact, or of all that a run has made, and compare with the manifests.
+
+    Examples: slipway verify support-bot, slipway verify train/9f86d081
+    """
+    from artifacts.manifest import verify as problems_of
+    from launcher.live import amount
+    from launcher.record import size_bytes
+
+    place = open_place(cluster)
+    found = {prefix: problems_of(place.store, prefix) for prefix in _prefixes(place.store, what)}
+    if as_json:
+        show_json(found)
+    else:
+        for prefix, problems in found.items():
+            size = size_bytes(place.store, prefix)
+            say(f"{'ok ' if not problems else 'BAD'}  {prefix}  {amount(size or 0, 'bytes')}")
+            for problem in problems:
+                say(f"       {problem}")
+    if any(found.values()):
+        raise typer.Exit(1)
+
+
+def report(
+    run: RunName = None,
+    cluster: ClusterName = "local",
+    as_json: AsJson = False,
+) -> None:
+    """Write the run's report.html again, as far as the run has come, and say where it is.
+
+    Example: slipway report support-bot
+    """
+    from launcher import record
+    from launcher import report as reports
+
+    place = open_place(cluster)
+    run_id = record.find(place.store, run)
+    path = reports.write(place.store, run_id)
+    show_json({"run": run_id, "report": str(path)}) if as_json else say(str(path))
+
+
+def _report_key(store: Store, run_id: str) -> str:
+    from launcher import record
+    from launcher.errors import Problem, UserError
+
+    key = record.report_key(run_id)
+    if not store.exists(key):
+        raise UserError(
+            Problem(where="", what="report", why="not written yet", way_out=f"slipway report {run_id}")
+        )
+    return key
+
+
+def _prefixes(store: Store, text: str) -> list[str]:
+    """What `text` means: the complete artifacts of a run, its checkpoints among them, or those of a key."""
+    from artifacts.contract import StageKind
+    from artifacts.manifest import is_complete
+    from launcher import record
+    from launcher.checkpoints import list_checkpoints, training_prefix
+    from launcher.errors import Problem, UserError
+    from launcher.names import ArtifactReference, match_artifacts, parse_reference
+
+    try:
+        reference = parse_reference(text)
+    except ValueError:
+        reference = None
+    if isinstance(reference, ArtifactReference):
+        keys = {kind: {info.key.split("/")[1] for info in store.list(kind.folder)} for kind in StageKind}
+        if found := match_artifacts(reference, keys):
+            return found
+    run_id = record.find(store, text)
+    plan = record.load_plan(store, run_id)
+    found = [stage.output for stage in plan.stages if is_complete(store, stage.output)]
+    found += [
+        item.prefix for item in list_checkpoints(store, training_prefix(plan)) if item.state == "complete"
+    ]
+    if not found:
+        raise UserError(Problem(where="", what=f"run {run_id}", why="it has made nothing yet"))
+    return found

@@ -1,0 +1,97 @@
+"""Copies of a run's products, each byte checked against the manifest on its way."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from artifacts.contract import Plan, StageKind
+from artifacts.manifest import FileEntry, file_source, read_marker
+from artifacts.store import Store
+from launcher.errors import Problem, RunFailed, UserError
+
+#: What people ask for, and the stage that leaves it. `adapter` is what training left (method full: a model).
+PRODUCTS = {
+    "merged": StageKind.MERGE,
+    "adapter": StageKind.TRAIN,
+    "predictions": StageKind.PREDICT,
+    "prepared": StageKind.PREPARE,
+    "data": StageKind.DATA,
+    "model": StageKind.MODEL,
+}
+_BLOCK_BYTES = 4 * 1024 * 1024
+
+
+def product(plan: Plan, store: Store, name: str | None) -> str:
+    """The prefix of a product that is complete: by default the merged model, else the adapter.
+
+    Raises UserError."""
+    kinds = {stage.kind: stage.output for stage in plan.stages}
+    if name is None:
+        name = "merged" if StageKind.MERGE in kinds else "adapter"
+    if name not in PRODUCTS:
+        raise UserError(
+            Problem(where="", what=name, why="no such product", way_out=f"one of {', '.join(PRODUCTS)}")
+        )
+    if PRODUCTS[name] not in kinds:
+        raise UserError(
+            Problem(
+                where="",
+                what=name,
+                why="this run makes none",
+                way_out=f"add {PRODUCTS[name]} to `after` in the job and submit it: nothing is trained again",
+            )
+        )
+    prefix = kinds[PRODUCTS[name]]
+    if read_marker(store, prefix) is None:
+        raise UserError(Problem(where="", what=name, why="not complete yet", way_out="`slipway status RUN`"))
+    return prefix
+
+
+def fetch(store: Store, prefix: str, to: Path) -> int:
+    """Copy an artifact's files into the folder `to`, which must not be there yet or be empty.
+
+    Returns the bytes copied. The folder appears whole or not at all. Raises UserError for the folder,
+    RunFailed for a file that is not what the manifest says.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UserError(
+            Problem(where="", what=str(to), why="is not an empty folder", way_out="name another one")
+        )
+    manifest = read_marker(store, prefix)
+    assert manifest is not None, f"{prefix} is not complete"
+    to.parent.mkdir(parents=True, exist_ok=True)
+    source, before = file_source(store, prefix, manifest)
+    with _appearing(to) as folder:
+        for entry in manifest.files:
+            _copy(source, f"{before}{entry.path}", entry, folder / entry.path)
+    return manifest.size_bytes
+
+
+def _copy(store: Store, key: str, entry: FileEntry, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with store.open_read(key) as source, path.open("xb") as target:
+        while block := source.read(_BLOCK_BYTES):
+            digest.update(block)
+            target.write(block)
+    if digest.hexdigest() != entry.sha256:
+        raise RunFailed(
+            "fetch", f"{key} is damaged: its SHA-256 differs", "`slipway verify RUN` shows all", key
+        )
+
+
+@contextlib.contextmanager
+def _appearing(to: Path) -> Iterator[Path]:
+    """A folder beside `to` that takes its place when the block ends well."""
+    folder = to.with_name(f".{to.name}.partial-{uuid.uuid4().hex[:8]}")
+    folder.mkdir()
+    try:
+        yield folder
+        folder.replace(to)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,162 @@
+"""`slipway plan` for people, and as JSON for scripts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import textwrap
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+from artifacts.contract import (
+    DataFile,
+    DataParams,
+    MergeParams,
+    ModelParams,
+    Plan,
+    PredictParams,
+    PrepareParams,
+    StageKind,
+    StagePlan,
+    TrainParams,
+    canonical_json,
+)
+from launcher.batch import arithmetic, counted_workers
+from launcher.memory import bytes_text
+from launcher.names import short_key
+from launcher.spec.job import SPLITS
+
+WIDTH = 100
+_DATA, _MEMORY = "data.", "memory."
+_ACCUMULATION = "training.gradient_accumulation_steps"  # has its own line
+
+
+def to_json(plan: Plan, complete: Collection[StageKind]) -> str:
+    """The plan as canonical JSON, with its `run_id`, and `complete` in every stage."""
+    value = {**dataclasses.asdict(plan), "run_id": plan.run_id}
+    value["stages"] = [{**stage, "complete": stage["kind"] in complete} for stage in value["stages"]]
+    return canonical_json(value).decode()
+
+
+def render(plan: Plan, complete: Collection[StageKind], width: int = WIDTH) -> str:
+    """The plan in plain text, at most `width` columns where its words allow."""
+    parts = [
+        _header(plan, complete),
+        _section("Stages", _stage_rows(plan, complete), width),
+        _section("Each optimizer step", [(_batch(plan),)], width),
+    ]
+    for part, title in (("worker", "Memory of one worker"), ("host", "Memory of this machine, offloaded")):
+        if rows := _memory_rows(plan, f"{_MEMORY}{part}."):
+            parts.append(_section(title, rows, width))
+    if rows := _rows(plan, lambda field: field.startswith(_DATA)):
+        parts.insert(1, _section("Data", [(name.split(".")[1], reason) for name, _, reason in rows], width))
+    elsewhere = (_MEMORY, _DATA, _ACCUMULATION)
+    if rows := _rows(plan, lambda field: not field.startswith(elsewhere)):
+        parts.append(_section("Derived, as the job leaves it open", rows, width))
+    return "\n\n".join(parts) + "\n"
+
+
+def _header(plan: Plan, complete: Collection[StageKind]) -> str:
+    todo = [stage.kind for stage in plan.stages if stage.kind not in complete]
+    ahead = f"{len(todo)} of {len(plan.stages)} stages to run" if todo else "every stage is complete"
+    lines = [
+        f"{plan.run_id}  ·  cluster {plan.cluster}  ·  engine {plan.engine}  ·  {ahead}",
+        f"store {plan.store}",
+    ]
+    return "\n".join(lines)
+
+
+def _stage_rows(plan: Plan, complete: Collection[StageKind]) -> list[tuple[str, ...]]:
+    return [
+        (
+            stage.kind.value,
+            short_key(stage.key),
+            "complete, skipped" if stage.kind in complete else "to run",
+            _summary(stage),
+        )
+        for stage in plan.stages
+    ]
+
+
+def _summary(stage: StagePlan) -> str:
+    """What the stage does, in a line."""
+    match stage.params:
+        case DataParams() as params:
+            sizes = [f"{name} {_size(params.splits[name])}" for name in SPLITS if name in params.splits]
+            limit = f", the first {params.limit_records} records of each" if params.limit_records else ""
+            return f"check and stage {', '.join(sizes)}{limit}"
+        case ModelParams() as params:
+            return _model_summary(params)
+        case PrepareParams() as params:
+            packed = "packed into" if params.packing else "one record each, in"
+            return f"tokenize, {packed} sequences of {params.max_length:,} tokens"
+        case TrainParams() as params:
+            length = f"{params.steps:,} steps" if params.steps else f"{params.epochs:g} epochs"
+            offload = "" if params.offload == "none" else f" with offload {params.offload}"
+            spread = f"{params.strategy}{offload} over {counted_workers(params.world_size)}"
+            return f"{params.method}, {length} at {params.learning_rate:g}, {spread}, {params.precision}"
+        case MergeParams() as params:
+            return f"one model, in files of at most {bytes_text(params.max_shard_size_bytes)}"
+        case PredictParams() as params:
+            who = "base and tuned model" if params.base else "tuned model"
+            limit = f"{params.limit_records} test records" if params.limit_records else "the test records"
+            return f"{who} answer {limit}"
+    return ""
+
+
+def _size(files: Sequence[DataFile]) -> str:
+    return bytes_text(sum(file.size_bytes for file in files))
+
+
+def _model_summary(params: ModelParams) -> str:
+    if params.twin is not None:
+        origin = f"of {params.location}" if params.location else params.twin.architecture
+        return f"make a tiny twin {origin}: {params.twin.layers} layers of {params.twin.hidden_size}"
+    if params.source == "hub":
+        return f"{params.location} at {(params.revision or '')[:8]} from {params.hub}, unless in its cache"
+    return f"{params.location}, used in place"
+
+
+def _batch(plan: Plan) -> str:
+    params: TrainParams = plan.stage(StageKind.TRAIN).params
+    text = arithmetic(params.micro_batch_size, params.gradient_accumulation_steps, params.world_size)
+    return f"{text}, at most {params.sequences_per_step * params.max_length:,} tokens"
+
+
+def _memory_rows(plan: Plan, prefix: str) -> list[tuple[str, ...]]:
+    return [
+        (d.field.removeprefix(prefix), f"{bytes_text(d.value):>8}", d.reason)
+        for d in plan.derived
+        if d.field.startswith(prefix)
+    ]
+
+
+def _rows(plan: Plan, chosen: Callable[[str], bool]) -> list[tuple[str, ...]]:
+    return [(d.field, _shown(d.value), d.reason) for d in plan.derived if chosen(d.field)]
+
+
+def _section(title: str, rows: Iterable[Sequence[str]], width: int) -> str:
+    """A title and its rows in aligned columns; the last column wraps."""
+    table = [list(row) for row in rows]
+    columns = [max(len(cell) for cell in cells) for cells in zip(*(row[:-1] for row in table), strict=True)]
+    lines = [title]
+    for row in table:
+        start = "  " + "".join(f"{cell:<{size}}  " for cell, size in zip(row, columns, strict=False))
+        indent = " " * len(start)
+        text = textwrap.fill(
+            row[-1], max(width, len(start) + 30), initial_indent=start, subsequent_indent=indent,
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+        lines.append(text.rstrip())
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    """A value as the job file would write it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return f"[{', '.join(str(item) for item in value)}]"
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,254 @@
+"""The record of runs in the store: `runs/<run-id>/` holds plan.json, references.json (the artifacts that the
+run refers to, so that `gc` keeps them), events/ and report.html. A run's state is derived from its events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from artifacts.contract import Plan, StageKind, StagePlan, canonical_json
+from artifacts.events import events_prefix
+from artifacts.manifest import MARKER, is_complete, local_folder, read_marker
+from artifacts.segments import read_all
+from artifacts.store import ObjectMissingError, Store
+from launcher.board import Board, RunState
+from launcher.errors import Problem, UserError
+from launcher.journal import RUN
+
+RUNS = "runs"
+REPORT = "report.html"
+
+
+def plan_key(run_id: str) -> str:
+    return f"{RUNS}/{run_id}/plan.json"
+
+
+def references_key(run_id: str) -> str:
+    return f"{RUNS}/{run_id}/references.json"
+
+
+def report_key(run_id: str) -> str:
+    return f"{RUNS}/{run_id}/{REPORT}"
+
+
+def create(store: Store, plan: Plan, run_id: str) -> None:
+    """Record the run, unless it is there. The plan comes last: a run exists once its plan does."""
+    if not store.exists(plan_key(run_id)):
+        store.write_bytes(references_key(run_id), canonical_json(references(plan)))
+        store.write_bytes(plan_key(run_id), plan.to_json(), if_absent=True)
+
+
+def references(plan: Plan) -> list[str]:
+    """Prefixes `<kind>/<key>` of the artifacts that the plan's run makes or reads."""
+    prefixes = {stage.output for stage in plan.stages}
+    prefixes |= {prefix for stage in plan.stages for prefix in stage.inputs.values()}
+    return sorted({"/".join(prefix.split("/")[:2]) for prefix in prefixes})
+
+
+def load_plan(store: Store, run_id: str) -> Plan:
+    """Raises UserError where there is no such run, or its plan was written by another version."""
+    try:
+        return Plan.from_json(store.read_bytes(plan_key(run_id)))
+    except ObjectMissingError as error:
+        raise _no_run(store, run_id) from error
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            Problem(where="", what=f"run {run_id}", why=str(error), way_out="submit its job again")
+        ) from error
+
+
+def load_board(store: Store, run_id: str, *, alive: bool) -> Board:
+    plan = load_plan(store, run_id)
+    return Board.of(
+        [stage.kind for stage in plan.stages], read_all(store, events_prefix(run_id)), alive=alive
+    )
+
+
+# Finding runs -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """One line of `slipway runs`."""
+
+    run_id: str
+    name: str
+    state: RunState
+    created_s: float | None  # Unix time
+    ended_s: float | None
+    stages_complete: int
+    stages: int
+
+
+def run_ids(store: Store) -> list[str]:
+    return sorted(
+        {info.key.split("/")[1] for info in store.list(RUNS) if info.key == plan_key(info.key.split("/")[1])}
+    )
+
+
+def list_runs(store: Store, alive: Iterable[str] = ()) -> list[RunSummary]:
+    """All runs, newest first. `alive`: those that somebody drives now. Reads only the drivers' events."""
+    driven = set(alive)
+    runs = [_summary(store, run_id, run_id in driven) for run_id in run_ids(store)]
+    return sorted(runs, key=lambda run: -(run.created_s or 0.0))
+
+
+def find(store: Store, text: str | None) -> str:
+    """The run that `text` means: its id, a beginning of it that no other has, or the newest run of a job of
+    that name; without text the newest run of all. Raises UserError."""
+    runs = list_runs(store)
+    if text is None:
+        if not runs:
+            raise UserError(
+                Problem(
+                    where="", what="no run yet", why=f"{store.uri} is empty", way_out="slipway submit JOB"
+                )
+            )
+        return runs[0].run_id
+    if any(run.run_id == text for run in runs):
+        return text
+    named = [run.run_id for run in runs if run.name == text]
+    if named:
+        return named[0]
+    begun = [run.run_id for run in runs if run.run_id.startswith(text)]
+    if len(begun) > 1:
+        raise UserError(Problem(where="", what=f"run {text}", why=f"could be {' or '.join(sorted(begun))}"))
+    if not begun:
+        raise _no_run(store, text)
+    return begun[0]
+
+
+def remove(store: Store, run_id: str) -> None:
+    """Forget a run; its artifacts stay until `gc`. The plan goes first: without it the run is not there."""
+    store.delete(plan_key(run_id))
+    for info in list(store.list(f"{RUNS}/{run_id}")):
+        store.delete(info.key)
+
+
+def _summary(store: Store, run_id: str, alive: bool) -> RunSummary:
+    try:
+        stages: list[StagePlan] = load_plan(store, run_id).stages
+    except UserError:
+        stages = []
+    board = Board.of([stage.kind for stage in stages], _run_rows(store, run_id), alive=alive)
+    return RunSummary(
+        run_id=run_id,
+        name=run_id.rpartition("-")[0],
+        state=board.state,
+        created_s=board.created_s,
+        ended_s=board.ended_s,
+        stages_complete=sum(is_complete(store, stage.output) for stage in stages),
+        stages=len(stages),
+    )
+
+
+def _run_rows(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
+    """The drivers' rows: `artifacts.events.Events` names its segments after the stage."""
+    prefix = events_prefix(run_id)
+    for info in store.list(prefix):
+        if info.key.startswith(f"{prefix}/{RUN}-"):
+            yield from map(json.loads, store.read_bytes(info.key).splitlines())
+
+
+def _no_run(store: Store, text: str) -> UserError:
+    way_out = "`slipway runs` lists them" if run_ids(store) else "there is none yet: slipway submit JOB"
+    return UserError(Problem(where="", what=f"run {text}", why=f"not in {store.uri}", way_out=way_out))
+
+
+# What a complete run leaves ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Where a run's products are, and how the model did. Empty where a run has no such stage."""
+
+    model: str | None  # folder of the merged model, else of what training left
+    report: str | None
+    scores: dict[str, dict[str, float]]  # "base", "tuned": score -> 0 to 100
+    answers: list[dict[str, str]]  # some of the test file: prompt, reference, base, tuned
+
+
+def results(store: Store, run_id: str, plan: Plan, *, answers: int = 3) -> Results:
+    """What to show at the end of a run; reads only the head of the predictions."""
+    made = {stage.kind: stage for stage in plan.stages if is_complete(store, stage.output)}
+    product = made.get(StageKind.MERGE) or made.get(StageKind.TRAIN)
+    predict = made.get(StageKind.PREDICT)
+    return Results(
+        model=_place(store, product.output) if product else None,
+        report=_place(store, report_key(run_id)) if store.exists(report_key(run_id)) else None,
+        scores=_scores(store, predict.output) if predict else {},
+        answers=_answers(store, predict.output, answers) if predict else [],
+    )
+
+
+def _place(store: Store, key: str) -> str:
+    """A path where the store is a folder, else a URI."""
+    if store.exists(f"{key}/{MARKER}"):
+        return str(local_folder(store, key))
+    path = store.local_path(key)
+    return str(path) if path is not None else f"{store.uri}/{key}"
+
+
+def _scores(store: Store, prefix: str) -> dict[str, dict[str, float]]:
+    scores = json.loads(store.read_bytes(f"{prefix}/scores.json"))
+    return {who: scores[who] for who in ("base", "tuned") if scores.get(who)}
+
+
+def _answers(store: Store, prefix: str, count: int) -> list[dict[str, str]]:
+    rows = []
+    with store.open_read(f"{prefix}/predictions.jsonl") as lines:
+        for _ in range(count):
+            if line := lines.readline():
+                row = json.loads(line)
+                prompt = " ".join(
+                    message["content"] for message in row["prompt"] if message["role"] == "user"
+                )
+                rows.append(
+                    {"prompt": prompt, **{key: row.get(key) or "" for key in ("reference", "base", "tuned")}}
+                )
+    return rows
+
+
+# Garbage ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Garbage:
+    """An artifact (`<kind>/<key>`) that no run refers to."""
+
+    prefix: str
+    size_bytes: int  # in the store; files used in place are not ours
+
+
+def garbage(store: Store) -> list[Garbage]:
+    """What `gc` would remove."""
+    kept = set(_all_references(store))
+    sizes: dict[str, int] = {}
+    for folder in sorted({kind.folder for kind in StageKind}):
+        for info in store.list(folder):
+            prefix = "/".join(info.key.split("/")[:2])
+            if prefix not in kept:
+                sizes[prefix] = sizes.get(prefix, 0) + info.size_bytes
+    return [Garbage(prefix=prefix, size_bytes=size) for prefix, size in sizes.items()]
+
+
+def collect(store: Store, found: Iterable[Garbage]) -> None:
+    """Remove artifacts. Markers go first, so that none is ever seen that is not whole."""
+    for item in found:
+        keys = [info.key for info in store.list(item.prefix)]
+        for key in sorted(keys, key=lambda key: not key.endswith(f"/{MARKER}")):
+            store.delete(key)
+
+
+def _all_references(store: Store) -> Iterator[str]:
+    for info in list(store.list(RUNS)):
+        if info.key == references_key(info.key.split("/")[1]):
+            yield from json.loads(store.read_bytes(info.key))
+
+
+def size_bytes(store: Store, prefix: str) -> int | None:
+    """Of a complete artifact, files used in place included."""
+    manifest = read_marker(store, prefix)
+    return None if manifest is None else manifest.size_bytes

@@ -1,0 +1,76 @@
+"""`--rehearse`: the same job, small enough to try on a laptop. Same architecture class, tokenizer, template,
+method, strategy and code path; scaled-down dimensions (`launcher.stages.model`), a few records and steps."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from artifacts.contract import Derived
+from launcher.machine import Machine
+from launcher.resolve import has_precision, natural_worker_count
+from launcher.spec.job import Job
+from launcher.spec.load import Loaded
+
+RECORDS_PER_SPLIT = 64
+STEPS = 8
+MAX_LENGTH = 256  # tokens
+MAX_WORKERS = 2
+WARMUP_SHARE = 0.25  # of those steps, where the job warms up by steps
+ACCUMULATION = 2  # passes per optimizer step, so that accumulation is rehearsed too
+ANSWERS = 8
+ANSWER_TOKENS = 16
+_SUFFIX = "-rehearsal"
+_NAME_LENGTH = 30
+
+
+def of(job: Loaded[Job], machine: Machine) -> Loaded[Job]:
+    """`job` with its lengths cut, for `machine`."""
+    return dataclasses.replace(job, value=_small(job.value, machine))
+
+
+def _small(job: Job, machine: Machine) -> Job:
+    training, interval = job.training, float(STEPS // 2)
+    workers = min(job.compute.workers or MAX_WORKERS, natural_worker_count(machine), MAX_WORKERS)
+    precision = training.precision
+    if precision != "auto" and not has_precision(machine, precision):
+        precision = "auto"
+    updates = {
+        "epochs": None,
+        "steps": min(training.steps or STEPS, STEPS),
+        "warmup_steps": None,
+        "warmup_share": WARMUP_SHARE if training.warmup_steps else training.warmup_share,
+        "global_batch_size": ACCUMULATION * workers,
+        "global_batch_tokens": None,
+        "micro_batch_size": 1,
+        "max_length": min(training.max_length, MAX_LENGTH),
+        "precision": precision,
+        "evaluate_every": interval,
+        "save_every": interval,
+        "log_every": 1,
+    }
+    predict = {
+        "limit": min(job.predict.limit or ANSWERS, ANSWERS),
+        "max_new_tokens": min(job.predict.max_new_tokens, ANSWER_TOKENS),
+    }
+    return job.model_copy(
+        update={
+            "name": job.name[: _NAME_LENGTH - len(_SUFFIX)].rstrip("-") + _SUFFIX,
+            "training": training.model_copy(update=updates),
+            "predict": job.predict.model_copy(update=predict),
+            "compute": job.compute.model_copy(update={"workers": workers, "memory": None}),
+        }
+    )
+
+
+def derived(job: Job) -> list[Derived]:
+    """What the rehearsal `job` cut, for the plan."""
+    training = job.training
+    each = f"{training.steps} steps of {training.global_batch_size} sequences of {training.max_length} tokens"
+    cut = f"{RECORDS_PER_SPLIT} records of each split, {job.compute.workers} workers, {each}"
+    twin = "a twin: the model's architecture and tokenizer, scaled-down dimensions, random weights"
+    if job.model.twin is not None:
+        twin = "the job's own twin, as it is"
+    return [
+        Derived(field="rehearsal", value=True, reason=cut),
+        Derived(field="rehearsal.model", value="twin", reason=twin),
+    ]

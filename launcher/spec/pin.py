@@ -1,0 +1,145 @@
+"""`slipway pin JOB`: write the full revision or digest of the job's remote model into the job file.
+
+The text is edited in place, so that comments and layout stay as they are, byte for byte."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import tempfile
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import Problem, UserError
+from launcher.spec.job import HUB_ID_PATTERN, REVISION_PATTERN
+from launcher.spec.revisions import NotFoundError, artifact_digest, huggingface_commit, modelscope_commit
+from launcher.spec.words import shown
+from launcher.spec.yaml import Document, Position, parse_mapping, read_text
+
+
+@dataclass(frozen=True)
+class Change:
+    """A field of the job file that was written; `before` is None where there was none."""
+
+    field: str
+    before: str | None
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.before or '(left out)'} -> {self.after}"
+
+
+def pin_job(path: str | Path) -> list[Change]:
+    """Pin what is not pinned. Empty, and nothing written, where there is nothing to do.
+
+    A branch or tag in `model.revision` is resolved to its commit; a full commit is left alone. The digest of
+    an artifact in a store is always looked up again. Raises UserError, ClusterError (the network)."""
+    path = Path(path)
+    text = read_text(path)
+    document = parse_mapping(text, str(path))
+    model = document.value.get("model")
+    if not isinstance(model, dict):
+        raise UserError(Problem(where=f"{path}:1:1", what="model", why="there is no model to pin"))
+    source = next((name for name in ("hub", "store") if model.get(name) is not None), None)
+    if source is None:
+        return []
+    field = "revision" if source == "hub" else "sha256"
+    before = model.get(field)
+    try:
+        after = _commit(model) if source == "hub" else artifact_digest(_address(model["store"], path))
+    except NotFoundError as error:
+        place = document.keys["model", source]
+        what = f"model.{source}: {shown(model[source])}"
+        where = f"{path}:{place.line}:{place.column}"
+        raise UserError(Problem(where=where, what=what, why=error.why, way_out=error.way_out)) from None
+    if after == before:
+        return []
+    _replace(path, _edited(text, document, path, source, field, after))
+    return [Change(f"model.{field}", None if before is None else str(before), after)]
+
+
+def _commit(model: dict[str, Any]) -> str:
+    repository, revision, provider = (
+        model["hub"],
+        model.get("revision"),
+        model.get("provider") or "huggingface",
+    )
+    if not isinstance(repository, str) or not re.fullmatch(HUB_ID_PATTERN, repository):
+        raise NotFoundError("is no repository id", "write it as `Qwen/Qwen3-8B`")
+    if revision is not None and not isinstance(revision, str):
+        raise NotFoundError(f"its revision {shown(revision)} is not text", "put it in quotes")
+    if revision is not None and re.fullmatch(REVISION_PATTERN, revision):
+        return revision
+    if provider == "huggingface":
+        return huggingface_commit(repository, revision)
+    if provider == "modelscope":
+        return modelscope_commit(repository, revision)
+    raise NotFoundError(f"its provider {shown(provider)} is not known", "write huggingface or modelscope")
+
+
+def _address(store: Any, job: Path) -> str:
+    """The artifact's address; a relative path starts at the job file."""
+    if not isinstance(store, str):
+        raise NotFoundError("is no address", "write it as file:///folder/models/KEY")
+    return store if "://" in store else str(Path(os.path.abspath(job)).parent / Path(store).expanduser())  # noqa: PTH100
+
+
+def _edited(text: str, document: Document, path: Path, source: str, field: str, value: str) -> str:
+    """The text with `model.FIELD` set to `value`: in its place, or behind `model.SOURCE`."""
+    written = f'"{value}"' if value.isdigit() else value
+    if ("model", field) in document.spans:
+        start, end = document.spans["model", field]
+        if start == end:  # `revision:` without a value, perhaps with a comment
+            start = end = text.index(":", _offset(text, document.keys["model", field])) + 1
+            written = f" {written}"
+        result = f"{text[:start]}{written}{text[end:]}"
+    else:
+        _, end = document.spans["model", source]
+        if text[_offset(text, document.values["model",])] == "{":
+            result = f"{text[:end]}, {field}: {written}{text[end:]}"
+        else:
+            newline = "\r\n" if "\r\n" in text else "\n"
+            indent = " " * (document.keys["model", source].column - 1)
+            line_end = end + len(re.match(r"[^\r\n]*", text[end:])[0])  # type: ignore[index]
+            result = f"{text[:line_end]}{newline}{indent}{field}: {written}{text[line_end:]}"
+    expected = deepcopy(document.value)
+    expected["model"][field] = value
+    with contextlib.suppress(UserError):
+        if parse_mapping(result, str(path)).value == expected:
+            return result
+    place = document.keys["model", source]
+    raise UserError(
+        Problem(
+            where=f"{path}:{place.line}:{place.column}",
+            what=f"model.{field}",
+            why="can't be written into this layout",
+            way_out=f"write `{field}: {written.strip()}` under model",
+        )
+    )
+
+
+def _offset(text: str, position: Position) -> int:
+    line_starts = [0, *(end.end() for end in re.finditer(r"\r\n|\r|\n", text))]
+    return line_starts[position.line - 1] + position.column - 1
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write the whole file or nothing; permissions and byte order mark stay, a symlink is followed."""
+    target = path.resolve()
+    old = target.read_bytes()
+    mark = b"\xef\xbb\xbf" if old.startswith(b"\xef\xbb\xbf") else b""
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(mark + text.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(stat.S_IMODE(target.stat().st_mode))
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,33 @@
+"""Whether a stage has nothing left to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from artifacts.contract import StageKind, StagePlan
+from artifacts.manifest import Manifest, read_marker
+from artifacts.store import Store
+
+
+def is_done(stage: StagePlan, store: Store) -> bool:
+    """Its artifact is complete. A base model that is used in place must still be where its marker points, at
+    the place that this plan names."""
+    manifest = read_marker(store, stage.output)
+    if manifest is None or manifest.location is None:
+        return manifest is not None
+    if stage.kind == StageKind.MODEL and stage.params.source == "folder":
+        return manifest.location == Path(stage.params.location).as_uri() and _lies_there(manifest)
+    return _lies_there(manifest)
+
+
+def _lies_there(manifest: Manifest) -> bool:
+    """Every file is there in its size. What it holds was checked when the marker was written."""
+    parts = urlsplit(manifest.location or "")
+    if parts.scheme != "file":
+        return True
+    folder = Path(unquote(parts.path))
+    try:
+        return all((folder / file.path).stat().st_size == file.size_bytes for file in manifest.files)
+    except OSError:
+        return False

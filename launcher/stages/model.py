@@ -1,0 +1,261 @@
+"""Stage `model`: where the base model comes from, how large it is, and models that are used in place.
+
+A local folder, the hub's cache and a store's artifact are used where they lie: the artifact is a marker that
+lists their files. Only what is not on this machine, or has to be made, runs as a stage process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from artifacts.contract import ModelParams, StageKind, StagePlan, TwinParams
+from artifacts.manifest import Manifest, read_marker, write_marker
+from artifacts.store import Store, open_store
+from launcher import dimensions
+from launcher.digests import Digests
+from launcher.dimensions import Dimensions
+from launcher.errors import Problem, UserError
+from launcher.spec.files import Fault, folder_fault
+from launcher.spec.job import Job, Twin
+from launcher.spec.load import Loaded
+from launcher.stages import data as data_stage
+from launcher.stages import hub_cache, model_folder
+from launcher.stages.keys import CodeDigest, stage, stage_key
+
+#: The longest sequence of a twin, unless the job asks for longer ones.
+TWIN_POSITIONS = 2048
+#: Dimensions of a rehearsal's twin, which keeps the original's architecture, tokenizer and vocabulary.
+REHEARSAL_TWIN = TwinParams(
+    hidden_size=64, intermediate_size=128, layers=2, attention_heads=4, key_value_heads=2
+)
+
+
+@dataclass
+class Source:
+    """The base model as the plan sees it. `dimensions` is None where its config is not on this machine."""
+
+    params: ModelParams | None = None
+    dimensions: Dimensions | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+
+def find(
+    job: Loaded[Job],
+    digests: Digests,
+    *,
+    rehearse: bool = False,
+    environment: Mapping[str, str] = os.environ,
+) -> Source:
+    """Resolve the job's model without the network; to `rehearse`, a twin of it (no weights are read)."""
+    model = job.value.model
+    if model.twin is not None:
+        return _twin(model.twin, job.value.training.max_length)
+    if field_name := model.unpinned():
+        return _unpinned(job, field_name)
+    if model.folder is not None:
+        found = _folder(job, Path(model.folder), digests, weights=not rehearse)
+    elif model.hub is not None:
+        found = _hub(job, environment)
+    else:
+        found = _store(job)
+    if rehearse and found.params is not None:
+        found.params = _twin_of(found.params, job.value.training.max_length)
+        found.dimensions = _scaled_down(found.dimensions)
+    return found
+
+
+def plan(params: ModelParams, data: StagePlan, code: CodeDigest) -> StagePlan:
+    """The stage. A twin with a tokenizer of its own is made from the training records; code has a say only
+    in what is made, not in what is taken as it is."""
+    trains_tokenizer = params.source == "twin" and params.location is None
+    digests = {"data": data_stage.content(data.params, code, ["train"])} if trains_tokenizer else {}
+    made = params.source == "twin"
+    key = stage_key(StageKind.MODEL, code(StageKind.MODEL) if made else "", digests, _key_params(params))
+    return stage(StageKind.MODEL, key, {"data": data} if trains_tokenizer else {}, params)
+
+
+def commit_in_place(
+    stage: StagePlan, store: Store, digests: Digests, environment: Mapping[str, str] = os.environ
+) -> Manifest | None:
+    """Write the marker of a model on this machine; None where a stage process has to fetch or make it.
+
+    Cheap to repeat: an unchanged folder is not read again, and a marker that points to where the model no
+    longer lies is replaced. Raises UserError where a folder is not what the plan saw.
+    """
+    params: ModelParams = stage.params
+    if params.source == "store":
+        manifest = _store_manifest(params.location or "")
+        if manifest is None or manifest.content_digest != params.sha256:
+            raise _changed(params, "the artifact is missing or not the pinned one", "slipway pin JOB")
+    else:
+        folder = _folder_in_place(params, environment)
+        if folder is None:
+            return None
+        if faults := model_folder.faults(folder):
+            if params.source == "hub":  # a download that was not finished
+                return None
+            raise _changed(params, f"the folder {faults[0].why}", faults[0].way_out)
+        files = model_folder.entries(folder, digests)
+        if params.source == "folder" and Manifest(files=files).content_digest != params.sha256:
+            raise _changed(params, "the folder changed since the plan was made", "submit again")
+        manifest = Manifest(files=files, location=folder.as_uri())
+    if read_marker(store, stage.output) != manifest:
+        write_marker(store, stage.output, manifest)
+    return manifest
+
+
+def _folder_in_place(params: ModelParams, environment: Mapping[str, str]) -> Path | None:
+    if params.source == "folder" and params.location:
+        return Path(params.location)
+    if params.source == "hub" and params.location and params.revision and params.hub == "huggingface":
+        return hub_cache.snapshot(params.location, params.revision, hub_cache.cache_folder(environment))
+    return None
+
+
+def _twin(twin: Twin, max_length: int) -> Source:
+    params = TwinParams(
+        architecture=twin.architecture,
+        hidden_size=twin.hidden_size,
+        intermediate_size=twin.intermediate_size,
+        layers=twin.layers,
+        attention_heads=twin.attention_heads,
+        key_value_heads=twin.key_value_heads,
+        vocabulary_size=twin.vocabulary_size,
+        max_positions=max(TWIN_POSITIONS, max_length),
+        tie_embeddings=twin.tie_embeddings,
+        seed=twin.seed,
+    )
+    size = Dimensions(
+        architecture=twin.architecture,
+        layers=twin.layers,
+        hidden_size=twin.hidden_size,
+        intermediate_size=twin.intermediate_size,
+        attention_heads=twin.attention_heads,
+        key_value_heads=twin.key_value_heads,
+        head_size=twin.hidden_size // twin.attention_heads,
+        vocabulary_size=twin.vocabulary_size,
+        max_positions=params.max_positions,
+        tie_embeddings=twin.tie_embeddings,
+    )
+    return Source(ModelParams(source="twin", twin=params), size)
+
+
+def _twin_of(original: ModelParams, max_length: int) -> ModelParams:
+    assert original.source != "twin"
+    return dataclasses.replace(
+        original,
+        source="twin",
+        twin_of=original.source,
+        twin=dataclasses.replace(REHEARSAL_TWIN, max_positions=max(TWIN_POSITIONS, max_length)),
+    )
+
+
+def _scaled_down(original: Dimensions | None) -> Dimensions | None:
+    twin = REHEARSAL_TWIN
+    return original and dataclasses.replace(
+        original,
+        layers=twin.layers,
+        hidden_size=twin.hidden_size,
+        intermediate_size=twin.intermediate_size,
+        attention_heads=twin.attention_heads,
+        key_value_heads=twin.key_value_heads,
+        head_size=twin.hidden_size // twin.attention_heads,
+    )
+
+
+def _unpinned(job: Loaded[Job], field_name: str) -> Source:
+    source = "hub" if field_name == "revision" else "store"
+    problem = Problem(
+        where=job.where(f"model.{source}"),
+        what=f"model.{source}: {getattr(job.value.model, source)}",
+        why=f"it is not pinned: without model.{field_name} the same job could mean another model tomorrow",
+        way_out=f"slipway pin {job.path}",
+    )
+    return Source(problems=[problem])
+
+
+def _folder(job: Loaded[Job], folder: Path, digests: Digests, *, weights: bool) -> Source:
+    fault = folder_fault(folder, inside=job.path.absolute().parent)
+    faults = [fault] if fault else model_folder.faults(folder, weights=weights)
+    if not faults:
+        try:
+            files = model_folder.entries(folder, digests, weights=weights)
+        except OSError as error:
+            faults = [Fault(f"can't be read: {error.strerror or error}")]
+    if faults:
+        where, what = job.where("model.folder"), f"model.folder: {data_stage.shown(folder)}"
+        found = [Problem(where=where, what=what, why=fault.why, way_out=fault.way_out) for fault in faults]
+        return Source(problems=found)
+    params = ModelParams(
+        source="folder",
+        location=str(folder),
+        sha256=Manifest(files=files).content_digest,
+        trust_remote_code=job.value.model.trust_remote_code,
+    )
+    return Source(params, _dimensions(folder))
+
+
+def _hub(job: Loaded[Job], environment: Mapping[str, str]) -> Source:
+    model = job.value.model
+    params = ModelParams(
+        source="hub",
+        location=model.hub,
+        revision=model.revision,
+        hub=model.provider,
+        trust_remote_code=model.trust_remote_code,
+    )
+    folder = _folder_in_place(params, environment)
+    return Source(params, _dimensions(folder) if folder else None)
+
+
+def _store(job: Loaded[Job]) -> Source:
+    model = job.value.model
+    location = model.store or ""
+    if "://" not in location:
+        location = Path(os.path.abspath(job.path.absolute().parent / location)).as_uri()  # noqa: PTH100
+    where, what = job.where("model.store"), f"model.store: {model.store}"
+    try:
+        manifest = _store_manifest(location)
+    except ValueError as error:
+        return Source(problems=[Problem(where=where, what=what, why=str(error))])
+    if manifest is None:
+        why = "there is no complete artifact"
+        return Source(problems=[Problem(where=where, what=what, why=why, way_out="slipway runs")])
+    digest = manifest.content_digest
+    if digest != model.sha256:
+        why = f"its digest is {digest[:12]}…, model.sha256 says {(model.sha256 or '')[:12]}…"
+        way_out = f"slipway pin {job.path}, if the artifact there is the one you mean"
+        return Source(problems=[Problem(where=where, what=what, why=why, way_out=way_out)])
+    params = ModelParams(
+        source="store", location=location, sha256=model.sha256, trust_remote_code=model.trust_remote_code
+    )
+    return Source(params, _dimensions(Path(unquote(urlsplit(manifest.location or "").path))))
+
+
+def _store_manifest(location: str) -> Manifest | None:
+    """The manifest of the artifact at the URI `location`, with the folder that holds its files."""
+    parent, _, name = location.rstrip("/").rpartition("/")
+    manifest = read_marker(open_store(parent), name)
+    return manifest and dataclasses.replace(manifest, location=manifest.location or location.rstrip("/"))
+
+
+def _dimensions(folder: Path) -> Dimensions | None:
+    config = model_folder.read_json(folder / "config.json")
+    return dimensions.from_config(config) if config else None
+
+
+def _key_params(params: ModelParams) -> dict[str, object]:
+    """What decides the content: its digest, or the pinned revision, or how it is made; not its place."""
+    values = dataclasses.asdict(params)
+    if params.sha256 is not None:
+        del values["location"], values["hub"]
+    return values
+
+
+def _changed(params: ModelParams, why: str, way_out: str) -> UserError:
+    return UserError(Problem(where="", what=f"model {params.location}", why=why, way_out=way_out))

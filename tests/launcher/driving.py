@@ -1,0 +1,133 @@
+"""What the tests of the driving side share: a plan with every stage, and stages that only sleep and write."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from artifacts.contract import (
+    DataParams,
+    MergeParams,
+    ModelParams,
+    Plan,
+    PredictParams,
+    PrepareParams,
+    StageKind,
+    StagePlan,
+    TrainParams,
+    TwinParams,
+)
+from artifacts.events import Events
+from artifacts.local import LocalStore
+from artifacts.manifest import ArtifactWriter
+from artifacts.store import Store
+from launcher.backends.local import LocalBackend
+
+FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
+
+TRAIN = TrainParams(
+    method="lora",
+    lora=None,
+    epochs=None,
+    steps=6,
+    learning_rate=1e-4,
+    schedule="constant",
+    warmup_steps=0,
+    warmup_share=None,
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    micro_batch_size=1,
+    gradient_accumulation_steps=1,
+    world_size=1,
+    max_length=64,
+    precision="fp32",
+    gradient_checkpointing=False,
+    seed=0,
+    evaluate_every=None,
+    save_every=None,
+    log_every_steps=1,
+    keep=3,
+    strategy="ddp",
+    offload="none",
+)
+
+
+def make_plan(store: Store, *, name: str = "bot", key: str = "a", kinds: str = "") -> Plan:
+    """All six stages (or those named in `kinds`), with keys `<key><first letters of the kind>…`."""
+
+    def node(kind: StageKind, params: object, **inputs: StagePlan) -> StagePlan:
+        digits = (key + kind.encode().hex()).ljust(64, "0")[:64]
+        output = f"{kind.folder}/{digits}" + ("/final" if kind == "train" else "")
+        named = {name: stage.output for name, stage in inputs.items()}
+        return StagePlan(kind=kind, key=digits, inputs=named, output=output, params=params)
+
+    data = node(StageKind.DATA, DataParams(splits={}))
+    model = node(StageKind.MODEL, ModelParams(source="twin", twin=TwinParams()), data=data)
+    prepare = node(StageKind.PREPARE, PrepareParams(max_length=64, packing=True), data=data, model=model)
+    train = node(StageKind.TRAIN, TRAIN, model=model, prepare=prepare)
+    merge = node(StageKind.MERGE, MergeParams(), model=model, train=train)
+    predict = node(StageKind.PREDICT, PredictParams(), data=data, model=model, tuned=merge)
+    stages = [data, model, prepare, train, merge, predict]
+    return Plan(
+        name=name,
+        cluster="local",
+        backend="local",
+        store=store.uri,
+        engine="torchrun",
+        stages=[stage for stage in stages if not kinds or stage.kind in kinds.split()],
+        job={"name": name},
+    )
+
+
+def make_data(stage: StagePlan, store: Store, events: Events, work: Path) -> bool:
+    """Stands in for the data stage."""
+    events.progress(2, 2, "records")
+    writer = ArtifactWriter(store, stage.output)
+    writer.write_bytes("train-00000.jsonl", b"{}\n")
+    writer.commit()
+    return True
+
+
+@dataclass
+class Yard:
+    """A store, a work folder and a stage host to try things with."""
+
+    folder: Path
+    store: LocalStore
+    work: Path
+
+    def behave(self, **attempts: list[str]) -> None:
+        (self.folder / "behaviour.json").write_text(json.dumps(attempts))
+
+    def ledger(self) -> list[str]:
+        """Kinds of stages in the order they were started; never two at once for one artifact."""
+        path = self.folder / "ledger"
+        lines = path.read_text().splitlines() if path.exists() else []
+        assert not [line for line in lines if line.startswith("OVERLAP")]
+        return lines
+
+    def backend(self, plan: Plan, **options: object) -> LocalBackend:
+        return LocalBackend(plan, plan.run_id, self.store, self.work, light=make_data, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Yard:
+    yard = Yard(tmp_path, LocalStore(tmp_path / "store"), tmp_path / "work")
+    yard.behave()
+    monkeypatch.setenv("FAKE_BEHAVIOUR", str(tmp_path / "behaviour.json"))
+    monkeypatch.setattr("launcher.backends.local.HOST_COMMAND", FAKE_HOST)
+    monkeypatch.setattr("launcher.backends.local.run_light", make_data)
+    return yard
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.01)

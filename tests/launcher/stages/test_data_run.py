@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from artifacts.contract import DataFile, DataParams, StageKind, StagePlan, decode
+from artifacts.events import Events, events_prefix
+from artifacts.local import LocalStore
+from artifacts.manifest import read_marker, verify
+from artifacts.records import DataReport
+from artifacts.segments import read_all
+from launcher.errors import UserError
+from launcher.stages import data_run
+from launcher.stages.data_run import fingerprints, shards
+
+OUTPUT = "data/key"
+
+
+def alpaca(*pairs: tuple[str, str]) -> bytes:
+    return b"".join(json.dumps({"instruction": q, "output": a}).encode() + b"\n" for q, a in pairs)
+
+
+def data_file(path: Path, content: bytes | None = None) -> DataFile:
+    if content is not None:
+        path.write_bytes(content)
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return DataFile(path=str(path), size_bytes=len(content), sha256=digest, format="alpaca")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+def run(store: LocalStore, splits: dict[str, list[DataFile]], **options: object) -> DataReport:
+    params = DataParams(splits=splits, **options)
+    stage = StagePlan(kind=StageKind.DATA, key="key", inputs={}, output=OUTPUT, params=params)
+    events = Events(store, "run", "data")
+    report = data_run.run(stage, store, events)
+    events.flush()
+    return report
+
+
+def staged(store: LocalStore, split: str) -> list[tuple[str, str]]:
+    """(question, answer) of each record, over all shards."""
+    found = []
+    for info in store.list(OUTPUT):
+        if re.fullmatch(rf"{OUTPUT}/{split}-\d{{5}}\.jsonl", info.key):
+            for line in store.read_bytes(info.key).splitlines():
+                first, second = json.loads(line)["messages"]
+                found.append((first["content"], second["content"]))
+    return found
+
+
+def test_stages_every_record_of_every_file(store: LocalStore, tmp_path: Path) -> None:
+    rows = [(f"q{n}", f"a{n}") for n in range(5)]
+    train = [
+        data_file(tmp_path / "1.jsonl", alpaca(*rows[:3])),
+        data_file(tmp_path / "2.jsonl", alpaca(*rows[3:])),
+    ]
+    test = tmp_path / "t.csv"
+    report = run(store, {"train": train, "test": [data_file(test, b"instruction,output\nq,a\n")]})
+    assert staged(store, "train") == rows and staged(store, "test") == [("q", "a")]
+    assert verify(store, OUTPUT) == []
+    marker = read_marker(store, OUTPUT)
+    assert marker is not None and marker.facts == {"records": {"train": 5, "test": 1}}
+    assert decode(DataReport, json.loads(store.read_bytes(f"{OUTPUT}/report.json"))) == report
+    split = report.splits["train"]
+    assert [file.said for file in split.files] == ["JSON lines, format alpaca"] * 2
+    assert (split.records, split.characters, split.longest_record_characters) == (
+        5,
+        {"user": 10, "assistant": 10},
+        4,
+    )
+    last = [row for row in read_all(store, events_prefix("run")) if row["kind"] == "progress"][-1]
+    assert last["done"] == last["total"] == sum(file.size_bytes for file in train) + test.stat().st_size
+
+
+def test_shards_are_cut_by_size(store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", 200)
+    rows = [(f"question {n}", f"answer {n}") for n in range(20)]
+    report = run(store, {"train": [data_file(tmp_path / "a.jsonl", alpaca(*rows))]})
+    assert staged(store, "train") == rows
+    names = report.splits["train"].shards
+    assert len(names) >= 5 and names == [f"train-{n:05d}.jsonl" for n in range(len(names))]
+    assert verify(store, OUTPUT) == []
+
+
+def test_bad_records_stop_the_stage_and_leave_nothing(store: LocalStore, tmp_path: Path) -> None:
+    content = alpaca(("a", "b")) + b"{}\n" + alpaca(("c", "d")) + b"nonsense\n"
+    with pytest.raises(UserError) as caught:
+        run(store, {"train": [data_file(tmp_path / "a.jsonl", content)]})
+    text = str(caught.value)
+    assert "record 2 (line 2, byte 36): wrong columns" in text and "record 4" in text
+    assert "2 of 4 records" in text and "on_error: skip" in text
+    assert list(store.list("data")) == []
+
+
+def test_many_bad_records_stop_the_stage_early(store: LocalStore, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        run(store, {"train": [data_file(tmp_path / "a.jsonl", b"{}\n" * 50)]})
+    assert len(caught.value.problems) == 10 and "at least 10 of the first 10" in str(caught.value)
+
+
+def test_skipped_records_are_counted_and_listed(store: LocalStore, tmp_path: Path) -> None:
+    content = b"{}\n" * 150 + alpaca(("a", "b"))
+    report = run(store, {"train": [data_file(tmp_path / "a.jsonl", content)]}, on_error="skip")
+    split = report.splits["train"]
+    assert (split.records, split.bad_records, len(split.bad)) == (1, 150, 100)
+    second = split.bad[1]
+    assert (second.file, second.number, second.byte_offset) == (str(tmp_path / "a.jsonl"), 2, 3)
+    assert staged(store, "train") == [("a", "b")]
+
+
+@pytest.mark.parametrize("content", [b"{}\n", b"[]", b"", b"\x1f\x8b"])
+def test_a_split_of_which_nothing_is_left_is_an_error(
+    content: bytes, store: LocalStore, tmp_path: Path
+) -> None:
+    good = data_file(tmp_path / "a.jsonl", alpaca(("a", "b")))
+    with pytest.raises(UserError):
+        run(store, {"train": [good], "eval": [data_file(tmp_path / "e.jsonl", content)]}, on_error="skip")
+    assert list(store.list("data")) == []
+
+
+@pytest.mark.parametrize("change", ["longer", "other bytes", "gone"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_file_that_changed_since_the_plan_is_refused(
+    change: str, suffix: str, store: LocalStore, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table({"instruction": ["aa"], "output": ["bb"]}), path, compression="none")
+    else:
+        path.write_bytes(alpaca(("aa", "bb")))
+    planned = data_file(path)
+    content = path.read_bytes()
+    if change == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content + b"\n" if change == "longer" else content.replace(b"bb", b"cc", 1))
+    with pytest.raises(UserError, match="no such file" if change == "gone" else "changed since the plan"):
+        run(store, {"train": [planned]})
+    assert list(store.list("data")) == []
+
+
+def test_a_rehearsal_takes_the_first_records_of_each_split(store: LocalStore, tmp_path: Path) -> None:
+    rows = [(f"q{n}", f"a{n}") for n in range(9)]
+    files = [data_file(tmp_path / f"{n}.jsonl", alpaca(*rows[n : n + 3])) for n in (0, 3, 6)]
+    report = run(store, {"train": files}, limit_records=4)
+    assert staged(store, "train") == rows[:4] and report.limited_to_records == 4
+
+
+def test_repeats_and_overlap_are_counted(store: LocalStore, tmp_path: Path) -> None:
+    train = alpaca(("a", "b"), ("a", "c"), ("a", "b"), ("d", "e"), ("a", "b"))
+    test = alpaca(("a", "z"), ("x", "y"), ("d", "e"))
+    report = run(
+        store,
+        {"train": [data_file(tmp_path / "a.jsonl", train)], "test": [data_file(tmp_path / "t.jsonl", test)]},
+    )
+    assert report.duplicates == 2 and report.overlap == {"test": 2}
+
+
+def test_fingerprints_beyond_the_bound_are_counted_on_disk() -> None:
+    values = [hash(str(n % 700)) for n in range(2000)]
+    small, large = fingerprints.FingerprintBag(held_hashes=64), fingerprints.FingerprintBag()
+    for value in values:
+        small.add(value)
+        large.add(value)
+    assert small.duplicates() == large.duplicates() == 1300
+    other = fingerprints.FingerprintBag(held_hashes=3)
+    for n in range(650, 750):
+        other.add(hash(str(n)))
+    assert other.count_in(small) == other.count_in(large) == 50
+
+
+def test_a_failing_write_comes_out(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("artifacts.local.os.fsync", full)
+    params = DataParams(splits={"train": [data_file(tmp_path / "a.jsonl", alpaca(("a", "b")))]})
+    stage = StagePlan(kind=StageKind.DATA, key="key", inputs={}, output=OUTPUT, params=params)
+    with pytest.raises(OSError, match="No space left"):
+        data_run.run(stage, store, Events(LocalStore(tmp_path / "events"), "run", "data", flush_every_s=1e9))
+    assert list(store.list("data")) == []

@@ -1,0 +1,61 @@
+"""`launcher.checkpoints`: which checkpoints are there, and which one a resumed training starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from artifacts.local import LocalStore
+from artifacts.manifest import ArtifactWriter
+from launcher.checkpoints import list_checkpoints, newest_step, newest_verified
+
+PREFIX = "train/abc"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    """Steps 5 and 10 complete, 10 in two attempts, 15 cut off; metrics and the final artifact beside them."""
+    store = LocalStore(tmp_path)
+    for step, attempt in ((5, 1), (10, 1), (10, 2)):
+        writer = ArtifactWriter(store, f"{PREFIX}/checkpoint-{step}-{attempt}")
+        writer.write_bytes("adapter.safetensors", b"w" * step)
+        writer.write_bytes("rank-0/optimizer.pt", b"o" * step)
+        writer.commit()
+    store.write_bytes(f"{PREFIX}/checkpoint-15-2/adapter.safetensors", b"w" * 3)
+    store.write_bytes(f"{PREFIX}/metrics/attempt-001-000000.jsonl", b"{}\n")
+    ArtifactWriter(store, f"{PREFIX}/final").commit()
+    return store
+
+
+def test_lists_by_step_and_attempt(store: LocalStore) -> None:
+    found = list_checkpoints(store, PREFIX)
+    assert [(c.step, c.attempt, c.state) for c in found] == [
+        (5, 1, "complete"),
+        (10, 1, "complete"),
+        (10, 2, "complete"),
+        (15, 2, "partial"),
+    ]
+    assert found[3].size_bytes == 3 and found[0].size_bytes > 10
+    assert newest_step(store, PREFIX) == 10
+    assert newest_step(store, "train/none") == -1
+
+
+@pytest.mark.parametrize("damage", ["delete", "truncate", "flip"])
+def test_a_damaged_one_is_named_and_passed_over(store: LocalStore, damage: str) -> None:
+    key = f"{PREFIX}/checkpoint-10-2/rank-0/optimizer.pt"
+    content = store.read_bytes(key)
+    if damage == "delete":
+        store.delete(key)
+    else:
+        store.write_bytes(key, content[:-1] if damage == "truncate" else b"x" + content[1:])
+    newest = newest_verified(store, PREFIX)
+    assert newest is not None and (newest.step, newest.attempt) == (10, 1)
+    damaged = list_checkpoints(store, PREFIX, verified=True)[2]
+    assert damaged.state == "damaged" and damaged.problems[0].startswith("rank-0/optimizer.pt: ")
+
+
+def test_none_verifies(store: LocalStore) -> None:
+    for checkpoint in list_checkpoints(store, PREFIX):
+        store.delete(f"{checkpoint.prefix}/adapter.safetensors")
+    assert newest_verified(store, PREFIX) is None

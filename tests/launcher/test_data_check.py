@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from artifacts.readers import BadRecord
+from launcher.data_check import Bucket, Report, Tokens, check, render
+from launcher.errors import UserError
+
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder with a tokenizer that makes every word a token, and a chat template."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    markers = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+    vocabulary = {word: index for index, word in enumerate(["?", *markers, "word"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(markers)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|end|>",
+        "chat_template": TEMPLATE,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    return folder
+
+
+def write(folder: Path, *records: tuple[int, int]) -> Path:
+    """Records of so many words of question and answer."""
+    path = folder / "train.jsonl"
+    rows = [{"instruction": ("word " * q).strip(), "output": ("word " * a).strip()} for q, a in records]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_counts_without_a_tokenizer(tmp_path: Path) -> None:
+    path = write(tmp_path, (1, 1), (1, 1), (10, 10))
+    path.write_bytes(path.read_bytes() + b'{"instruction": "a", "output": "", "id": 1}\n[')
+    report = check(path)
+    assert (report.records, report.bad_records, report.duplicates, report.ok) == (3, 2, 1, False)
+    assert [bad.number for bad in report.bad] == [4, 5]
+    assert report.unit == "characters" and report.longest_characters == 98
+    assert report.histogram == [Bucket(8, 2), Bucket(16, 0), Bucket(32, 0), Bucket(64, 0), Bucket(128, 1)]
+    text = render(report)
+    for part in (
+        "format alpaca (detected)",
+        "3 good records, 2 bad, 1 of the good",
+        "record 4 (line 4, byte",
+        "--tokenizer",
+    ):
+        assert part in text
+
+
+def test_tokens_truncation_and_lost_supervision(tmp_path: Path, model: Path) -> None:
+    # <|user|> words <|end|> <|assistant|> words <|end|>: words and 4 markers
+    path = write(tmp_path, (1, 1), (5, 20), (30, 5), (6, 6))
+    report = check(path, tokenizer=model, max_length=16)
+    tokens = report.tokens
+    assert tokens is not None and report.ok and report.unit == "tokens"
+    assert (tokens.truncated, tokens.truncated_numbers) == (2, [2, 3])
+    assert (tokens.unsupervised, tokens.unsupervised_numbers) == (1, [3])
+    assert tokens.longest == 39
+    assert sum(bucket.records for bucket in report.histogram) == 4
+    assert report.histogram[-1] == Bucket(None, 2)
+    text = render(report)
+    assert "2 would be truncated to 16 tokens (records 2, 3)" in text
+    assert "1 would end with no supervised token (records 3)" in text
+    assert "over the maximum" in text
+
+
+def test_a_folder_without_a_tokenizer_is_the_users_mistake(tmp_path: Path, model: Path) -> None:
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    del settings["chat_template"]
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="no chat template"):
+        check(write(tmp_path, (1, 1)), tokenizer=model)
+
+
+def test_a_file_that_is_none_is_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"missing\.json: no such file"):
+        check(tmp_path / "missing.json")
+
+
+def test_rendering() -> None:
+    bad = BadRecord(3, 120, 3, "output is empty", "a.jsonl")
+    tokens = Tokens(
+        tokenizer="m",
+        max_length=2000,
+        truncated=12,
+        truncated_numbers=list(range(1, 11)),
+        unsupervised=0,
+        unsupervised_numbers=[],
+        refused=1,
+        refused_reasons=["record 9: no system role"],
+        total=90_000,
+        supervised=40_000,
+        longest=2500,
+    )
+    report = Report(
+        path="a.jsonl",
+        size_bytes=123_456,
+        said="JSON lines, format alpaca (detected)",
+        format="alpaca",
+        records=1000,
+        bad_records=25,
+        bad=[bad],
+        duplicates=0,
+        ignored_columns=["id"],
+        unit="tokens",
+        histogram=[Bucket(100, 0), Bucket(200, 900), Bucket(300, 0), Bucket(400, 100), Bucket(None, 0)],
+        longest_characters=10,
+        characters=20,
+        tokens=tokens,
+    )
+    bar = "█" * 40
+    assert render(report).splitlines() == [
+        "a.jsonl: JSON lines, format alpaca (detected), 123,456 bytes",
+        "  1,000 good records, 25 bad",
+        "  columns that training ignores: id",
+        "",
+        "Bad records",
+        "  record 3 (line 3, byte 120): output is empty",
+        "  and 24 more",
+        "",
+        "Tokens per record (maximum length 2,000)",
+        f"         up to 200  {bar} 900",
+        f"         up to 300  {' ' * 40} 0",
+        f"         up to 400  {'█' * 4}{' ' * 36} 100",
+        "",
+        "  longest record 2,500 tokens, all 90,000, 40,000 of them supervised",
+        "  12 would be truncated to 2,000 tokens (records 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, …)",
+        "  0 would end with no supervised token",
+        "  1 are refused by the chat template",
+        "    record 9: no system role",
+    ]
+    empty = dataclasses.replace(report, histogram=[], tokens=None, bad=[], bad_records=0)
+    assert "Tokens per record" not in render(empty)

@@ -1,0 +1,153 @@
+"""The stage host as its driver sees it: a real process, spoken to over pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Stands in for `train.preload` and the stages: what the host does is the same whatever they import.
+STUBS = {
+    "train/preload.py": "import time\ndef preload():\n    time.sleep(0.5)\n",
+    "train/__main__.py": """
+import os, signal, sys, time
+
+def main(argv):
+    print("stage", argv, os.environ.get("COLOUR"), flush=True)
+    if "drain" in argv:
+        signal.signal(signal.SIGTERM, lambda *_: (print("drained", flush=True), os._exit(75)))
+    if "exit" in argv:
+        return int(argv[-1])
+    if "usage" in argv:
+        raise SystemExit(2)
+    if "crash" in argv:
+        raise RuntimeError("broken")
+    time.sleep(60)
+""",
+}
+
+
+class Driver:
+    def __init__(self, folder: Path, stubs: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        package = folder / "train"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        for name in ("host.py", "processes.py"):
+            (package / name).symlink_to(ROOT / "train" / name)
+        for path, text in (STUBS | (stubs or {})).items():
+            (folder / path).write_text(text)
+        command = [sys.executable, "-m", "train.host"]
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def ask(self, request_id: str, *argv: str, **environment: str) -> None:
+        request = {"id": request_id, "argv": argv, "log": str(self.log(request_id)), "env": environment}
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+    def started(self, request_id: str) -> int:
+        """Waits until the stage has said its first word; returns its pid."""
+        answer = self.answer()
+        while "pid" not in answer:
+            answer = self.answer()
+        assert answer["id"] == request_id
+        _until(lambda: self.log(request_id).exists() and "stage" in self.log(request_id).read_text())
+        return answer["pid"]
+
+    def log(self, request_id: str) -> Path:
+        return self.folder / "logs" / f"{request_id}.log"
+
+
+def _until(condition: Any, within_s: float = 10.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.01)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[Driver]:
+    driver = Driver(tmp_path)
+    yield driver
+    driver.process.kill()
+    driver.process.wait()
+    for stream in (driver.process.stdin, driver.process.stdout):
+        stream.close()
+
+
+def test_requests_before_ready_wait_for_what_they_need(driver: Driver) -> None:
+    driver.ask("1", "train", "exit", "3", COLOUR="blue")
+    driver.ask("2", "prepare", "exit", "0")
+    answers = [driver.answer() for _ in range(5)]
+    first = next(i for i, answer in enumerate(answers) if answer == {"ready": True})
+    assert {"id": "2", "exit": 0} in answers[:first], "prepare needs nothing heavy"
+    assert answers[-1] == {"id": "1", "exit": 3}
+    assert driver.log("1").read_text() == "stage ['train', 'exit', '3'] blue\n"
+
+
+@pytest.mark.parametrize(("word", "code"), [("usage", 2), ("crash", 1)])
+def test_every_ending_is_reported(driver: Driver, word: str, code: int) -> None:
+    driver.ask("1", "prepare", word)
+    pid = driver.answer()["pid"]
+    assert driver.answer() in ({"id": "1", "exit": code}, {"ready": True})
+    assert not _alive(pid)
+    assert ("RuntimeError: broken" in driver.log("1").read_text()) == (word == "crash")
+
+
+def test_a_killed_stage_is_reported_with_its_signal(driver: Driver) -> None:
+    assert driver.answer() == {"ready": True}
+    driver.ask("1", "train", "sleep")
+    os.kill(driver.started("1"), signal.SIGKILL)
+    assert driver.answer() == {"id": "1", "exit": -9}
+
+
+def test_the_end_of_stdin_drains(driver: Driver) -> None:
+    assert driver.answer() == {"ready": True}
+    driver.ask("1", "train", "drain")
+    driver.started("1")
+    driver.process.stdin.close()
+    assert driver.answer() == {"id": "1", "exit": 75}
+    assert driver.process.wait(10) == 0
+    assert driver.log("1").read_text().endswith("drained\n")
+
+
+def test_stages_die_with_the_host(driver: Driver) -> None:
+    assert driver.answer() == {"ready": True}
+    pids = []
+    for request_id, stage in (("1", "train"), ("2", "prepare")):
+        driver.ask(request_id, stage, "drain")
+        pids.append(driver.started(request_id))
+    driver.process.kill()
+    _until(lambda: not any(map(_alive, pids)))
+
+
+def test_the_host_ends_when_an_import_fails(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, {"train/preload.py": "raise ImportError('no torch')\n"})
+    driver.ask("1", "train", "sleep")
+    assert driver.process.wait(10) == 1
+    assert driver.process.stdout.read() == b""

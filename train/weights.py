@@ -1,0 +1,128 @@
+"""Trained weights out of the ranks into files: an adapter, or the full model. Sharded ones are gathered one
+by one. The bytes depend on the weights alone: not on the strategy's file layout, the host, or the order of
+sets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MAX_SHARD_SIZE = "5GB"
+WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"}
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "chat_template*",
+    "additional_chat_templates/*",
+    "spiece.model",
+    "sentencepiece*",
+)
+
+
+def gathered(model: Any, *, on_this_rank: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name and whole value (float32 master weights, in host memory) of each trained parameter of the
+    unwrapped `model`. Every rank iterates; values are yielded where `on_this_rank`."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            whole = _whole(parameter)
+            if on_this_rank:
+                yield name, whole.detach().cpu()
+
+
+def _whole(parameter: torch.Tensor) -> torch.Tensor:
+    if hasattr(parameter, "full_tensor"):  # FSDP2's DTensor
+        return parameter.full_tensor()
+    if hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):  # DeepSpeed
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return safe_get_full_fp32_param(parameter)
+    return parameter
+
+
+def write_adapter(model: Any, folder: Path, *, base_name: str, writes: bool) -> None:
+    """`adapter_config.json` and `adapter_model.safetensors` of the PEFT `model`, as PEFT lays them out. Every
+    rank calls; the one that `writes` does."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    weights = dict(gathered(model, on_this_rank=writes))
+    if not writes:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = get_peft_model_state_dict(model, state_dict=weights, save_embedding_layers=False)
+    contiguous = {name: tensors[name].contiguous() for name in sorted(tensors)}
+    save_file(contiguous, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    config = model.peft_config["default"].to_dict() | {
+        "base_model_name_or_path": base_name,
+        "inference_mode": True,
+    }
+    text = json.dumps(config, indent=2, sort_keys=True, default=_plain)
+    (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """JSON for what PEFT's configurations hold beside plain values: sets and enums."""
+    return sorted(value) if isinstance(value, set | frozenset) else getattr(value, "value", str(value))
+
+
+def write_model(model: Any, folder: Path, *, base: Path, writes: bool) -> None:
+    """The full model, in the precision in which `base`, the folder it came from, holds its weights, with all
+    files of `base` that hold none: configuration, tokenizer, template, Python code. Every rank calls."""
+    dtype = stored_dtype(base)
+    weights = {name: value.to(dtype) for name, value in gathered(model, on_this_rank=writes)}
+    if not writes:
+        return
+    weights |= {name: value.cpu() for name, value in _persistent_buffers(model)}
+    model.save_pretrained(folder, state_dict=weights, max_shard_size=MAX_SHARD_SIZE)
+    copy_without_weights(base, folder)
+
+
+def _persistent_buffers(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    for prefix, module in model.named_modules():
+        for name, buffer in module.named_buffers(prefix=prefix, recurse=False):
+            if name.rpartition(".")[2] not in module._non_persistent_buffers_set:
+                yield name, buffer
+
+
+def stored_dtype(base: Path) -> torch.dtype:
+    """In what the model folder holds its weights: what its configuration says, else its first tensor's
+    type."""
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    named = config.get("dtype") or config.get("torch_dtype")
+    if named:
+        return getattr(torch, named)
+    from safetensors import safe_open
+
+    with safe_open(min(base.glob("*.safetensors")), framework="pt") as file:
+        return file.get_tensor(next(iter(file.keys()))).dtype
+
+
+def copy_without_weights(base: Path, folder: Path) -> None:
+    """Copy the model folder's files but its weights (and their index), replacing what is there."""
+    for source in sorted(path for path in base.rglob("*") if path.is_file()):
+        relative = source.relative_to(base)
+        is_weight = source.suffix in WEIGHT_SUFFIXES or source.name.endswith(".index.json")
+        if not is_weight and not any(part.startswith(".") for part in relative.parts):
+            _copy(source, folder / relative)
+
+
+def copy_tokenizer(base: Path, folder: Path) -> None:
+    """Copy the model folder's tokenizer and chat template."""
+    for pattern in TOKENIZER_FILES:
+        for source in sorted(base.glob(pattern)):
+            if source.is_file():
+                _copy(source, folder / source.relative_to(base))
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
