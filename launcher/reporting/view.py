@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import io
 import json
@@ -11,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from artifacts.contract import StageKind, canonical_json
+from artifacts.contract import StageKind
 from launcher.reporting import charts, words
 from launcher.reporting.charts import Series
 from launcher.reporting.collect import RunFacts
@@ -405,7 +404,7 @@ def artifact_rows(facts: RunFacts) -> list[Values]:
                     (file.path, words.size(file.size_bytes), file.sha256) for file in files[:_FILES_LISTED]
                 ],
                 "unlisted": max(0, len(files) - _FILES_LISTED),
-                "digest": hashlib.sha256(canonical_json(manifest)).hexdigest() if manifest else "",
+                "digest": manifest.content_digest if manifest else "",
             }
         )
     return rows
