@@ -1,0 +1,425 @@
+"""What the page shows, computed from a run's facts: plain values, ready to be laid out by page.html.j2."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import platform
+from typing import Any
+
+from markupsafe import Markup
+
+from artifacts.contract import StageKind
+from launcher.reporting import charts, words
+from launcher.reporting.charts import Series
+from launcher.reporting.collect import RunFacts
+from launcher.reporting.differences import highlighted
+from launcher.reporting.timeline import Clock, stage_lines
+
+Values = dict[str, Any]
+
+SCORES = {
+    "exact_match": "Exact match",
+    "bleu4": "BLEU-4",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+}
+_TEXT_SHOWN = 4000  # characters of one answer
+_PACKAGES = ("slipway", "torch", "transformers", "peft", "accelerate", "deepspeed", "ray", "tokenizers")
+_FILES_LISTED = 60
+
+
+def view(facts: RunFacts) -> Values:
+    """The template's variables."""
+    return {
+        "name": facts.plan.name,
+        "run_id": facts.run_id,
+        "outcome": outcome(facts),
+        "subtitle": subtitle(facts),
+        "scores": score_cards(facts),
+        "figures": figures(facts),
+        "curves": curves(facts),
+        "timeline": timeline(facts),
+        "answers": answers(facts),
+        "answers_total": (facts.scores or {}).get("records", len(facts.predictions)),
+        "data": data_splits(facts),
+        "data_notes": data_notes(facts),
+        "bad_records": bad_records(facts),
+        "histogram": length_histogram(facts),
+        "derived": derived(facts),
+        "job": job_text(facts.plan.job),
+        "cluster": facts.plan.cluster,
+        "engine": facts.plan.engine,
+        "plan_digest": facts.plan.digest,
+        "inputs": input_digests(facts),
+        "artifacts": artifact_rows(facts),
+        "versions": versions(facts),
+    }
+
+
+# The top of the page ----------------------------------------------------------------------------------------
+
+
+def outcome(facts: RunFacts) -> Values:
+    """How the run ended: by its artifacts where all are there, else by what its driver said last."""
+    rows = [row for row in facts.events if row.get("stage") == "run"]
+    last = next((row for row in reversed(rows) if row["kind"] != "note"), {})
+    failed = next((row for row in reversed(facts.events) if row["kind"] == "failed"), {})
+    said = {"cause": "", "advice": "", "evidence": ""}
+    if len(facts.manifests) == len(facts.plan.stages):
+        return said | {"state": "complete", "text": "Complete"}
+    if last.get("kind") == "drained":
+        way_on = f"Continue with: slipway resume {facts.run_id}"
+        return said | {"state": "drained", "text": "Stopped on request", "advice": way_on}
+    if last.get("kind") == "failed" or (failed and not rows):
+        stage = last.get("failed_stage") or failed.get("stage", "")
+        said |= {name: last.get(name) or failed.get(name) or "" for name in said}
+        return said | {"state": "failed", "text": f"Failed in {stage}" if stage else "Failed"}
+    return said | {"state": "open", "text": "Not finished"}
+
+
+def subtitle(facts: RunFacts) -> list[str]:
+    """A few words each: model, method, data, hardware."""
+    kinds = {stage.kind: stage.params for stage in facts.plan.stages}
+    parts = []
+    if model := kinds.get(StageKind.MODEL):
+        twin = f"tiny {model.twin.architecture} twin" if model.twin else None
+        parts.append(twin or str(model.location or model.source).rstrip("/").rpartition("/")[2])
+    if train := kinds.get(StageKind.TRAIN):
+        lora = train.lora
+        parts.append(f"LoRA, rank {lora.rank}" if lora else "full fine-tuning")
+        parts.append(f"{train.epochs:g} epochs" if train.epochs else f"{train.steps} steps")
+        workers = f"{train.world_size} worker{'s' * (train.world_size > 1)}"
+        parts.append(f"{workers} ({train.accelerator or 'CPU'}), {train.strategy}, {train.precision}")
+    return parts
+
+
+def score_cards(facts: RunFacts) -> list[Values]:
+    tuned, base = (facts.scores or {}).get("tuned") or {}, (facts.scores or {}).get("base") or {}
+    return [
+        {
+            "label": label,
+            "after": tuned[name],
+            "before": base.get(name),
+            "gain": tuned[name] - base[name] if name in base else None,
+        }
+        for name, label in SCORES.items()
+        if name in tuned
+    ]
+
+
+def figures(facts: RunFacts) -> list[Values]:
+    """The run in numbers: (label, value, remark)."""
+    rows: list[tuple[str, str, str]] = []
+    lines = stage_lines([stage.kind.value for stage in facts.plan.stages], facts.events)
+    if seconds := sum(line.seconds for line in lines):
+        slowest = max(lines, key=lambda line: line.seconds)
+        rows.append(("Time", words.duration(seconds), f"{slowest.name} {words.duration(slowest.seconds)}"))
+    if facts.steps:
+        first, last = facts.steps[0], facts.steps[-1]
+        rows.append(("Training loss", words.number(last["loss"]), f"from {words.number(first['loss'])}"))
+        rows.append(("Steps", words.count(last["step"]), f"{last.get('epoch', 0):.3g} epochs"))
+    if facts.evaluations:
+        first, last = facts.evaluations[0], facts.evaluations[-1]
+        best = min(facts.evaluations, key=lambda row: float(row["eval_loss"]))
+        remark = f"from {words.number(first['eval_loss'])}" if first is not last else ""
+        if best is not last:
+            remark = f"best {words.number(best['eval_loss'])}, step {best['step']}"
+        rows.append(("Evaluation loss", words.number(last["eval_loss"]), remark))
+    rates = sorted(row["tokens_per_second"] for row in facts.steps if row.get("tokens_per_second"))
+    if rates:
+        rows.append(("Throughput", f"{words.count(rates[len(rates) // 2])} tok/s", "median"))
+    memory = [row["peak_memory_bytes"] for row in facts.steps if row.get("peak_memory_bytes")]
+    if memory:
+        rows.append(("Peak memory", words.size(max(memory)), "of one worker"))
+    merged = facts.manifests.get("merge")
+    if merged and "parameters" in merged.facts:
+        size = words.size(merged.size_bytes)
+        rows.append(("Merged model", size, f"{words.count(merged.facts['parameters'])} parameters"))
+    return [{"label": label, "value": value, "remark": remark} for label, value, remark in rows]
+
+
+# Training ---------------------------------------------------------------------------------------------------
+
+
+def curves(facts: RunFacts) -> list[Values]:
+    """Charts by training step; a chart without data is left out."""
+
+    def points(name: str, rows: list[Values] = facts.steps) -> list[tuple[float, float]]:
+        return [(float(row["step"]), float(row[name])) for row in rows if row.get(name) is not None]
+
+    def rate(value: float) -> str:
+        return words.count(value)
+
+    losses = [
+        Series("training", points("loss"), "a", smooth=True),
+        Series("evaluation", points("eval_loss", facts.evaluations), "b", dots=True),
+    ]
+    speeds = [
+        Series("all tokens", points("tokens_per_second"), "a"),
+        Series("supervised tokens", points("supervised_tokens_per_second"), "c"),
+    ]
+    found = [
+        ("Loss", losses, charts.line_chart(losses, x_label="step")),
+        (
+            "Tokens per second",
+            speeds,
+            charts.line_chart(speeds, x_label="step", describe=rate, from_zero=True),
+        ),
+        ("Learning rate", [], _single("learning rate", points("learning_rate"), "a", from_zero=True)),
+        ("Gradient norm", [], _single("gradient norm", points("grad_norm"), "c", from_zero=True)),
+    ]
+    return [
+        {
+            "title": title,
+            "chart": chart,
+            "legend": [(line.label, line.style) for line in lines if line.points],
+        }
+        for title, lines, chart in found
+        if chart is not None
+    ]
+
+
+def _single(label: str, points: list[tuple[float, float]], style: str, *, from_zero: bool) -> Markup | None:
+    return charts.line_chart([Series(label, points, style)], x_label="step", from_zero=from_zero)
+
+
+def timeline(facts: RunFacts) -> Values | None:
+    """A row per stage with its bars in percent of the width; None where nothing ran."""
+    lines = stage_lines([stage.kind.value for stage in facts.plan.stages], facts.events)
+    spans = [(bar.start_s, bar.end_s) for line in lines for bar in line.bars]
+    if not spans:
+        return None
+    clock, start = Clock(spans), min(start for start, _ in spans)
+    rows = []
+    for line in lines:
+        bars = [
+            {
+                "left": 100 * clock(bar.start_s),
+                "width": max(0.35, 100 * (clock(bar.end_s) - clock(bar.start_s))),
+                "ending": bar.ending,
+                "title": f"{line.name}: {words.duration(bar.end_s - bar.start_s)}, {bar.ending},"
+                f" from +{words.duration(bar.start_s - start)}",
+            }
+            for bar in line.bars
+        ]
+        marks = [
+            {"left": 100 * clock(at), "title": f"checkpoint at step {step}"} for at, step in line.checkpoints
+        ]
+        state = "done" if line.name in facts.manifests else ("open" if line.bars else "pending")
+        note = (
+            words.duration(line.seconds) if bars else ("already there" if state == "done" else "not reached")
+        )
+        rows.append({"name": line.name, "bars": bars, "marks": marks, "state": state, "note": note})
+    breaks = [{"left": 100 * at, "title": f"paused for {words.duration(idle)}"} for at, idle in clock.breaks]
+    began, ended = words.moment(start), words.moment(max(end for _, end in spans))
+    return {
+        "rows": rows,
+        "breaks": breaks,
+        "began": began,
+        "ended": ended,
+        "total": words.duration(clock.total),
+    }
+
+
+# Answers ----------------------------------------------------------------------------------------------------
+
+
+def answers(facts: RunFacts) -> list[Values]:
+    return [_answer(row) for row in facts.predictions]
+
+
+def _answer(row: Values) -> Values:
+    reference = str(row.get("reference", ""))
+    messages = [message for message in row.get("prompt", []) if isinstance(message, dict)]
+    texts = {name: row[name] for name in ("base", "tuned") if isinstance(row.get(name), str)}
+    right = {name: text.strip() == reference.strip() for name, text in texts.items()}
+    change = {
+        (False, True): "gained",
+        (True, False): "lost",
+        (True, True): "right",
+    }.get((right.get("base", False), right.get("tuned", False)), "wrong")
+    return {
+        "index": row.get("index", 0),
+        "question": _shortened(str(messages[-1].get("content", "")) if messages else ""),
+        "earlier": [(str(m.get("role")), _shortened(str(m.get("content", "")))) for m in messages[:-1]],
+        "reference": _shortened(reference),
+        "texts": [
+            {
+                "label": {"base": "Before", "tuned": "After"}[name],
+                "html": highlighted(_shortened(text), _shortened(reference)),
+                "empty": not text.strip(),
+                "right": right[name],
+            }
+            for name, text in texts.items()
+        ],
+        "change": change,
+    }
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _TEXT_SHOWN else f"{text[:_TEXT_SHOWN]} […]"
+
+
+# Data -------------------------------------------------------------------------------------------------------
+
+
+def data_splits(facts: RunFacts) -> list[Values]:
+    """A row per split: the records as they were read, and what the model sees of them."""
+    read = (facts.data or {}).get("splits", {})
+    prepared = (facts.prepared or {}).get("splits", {})
+    rows = []
+    for split in sorted({*read, *prepared}, key=_split_order):
+        counts, tokens = read.get(split, {}), prepared.get(split, {})
+        supervised = tokens.get("supervised_tokens")
+        rows.append(
+            {
+                "split": split,
+                "files": [file.get("path", "").rpartition("/")[2] for file in counts.get("files", [])],
+                "records": words.count(counts.get("records", tokens.get("records"))),
+                "bad": counts.get("bad_records", 0),
+                "tokens": words.count(tokens.get("tokens")),
+                "supervised": words.share(supervised / tokens["tokens"]) if tokens.get("tokens") else "–",
+                "longest": words.count(tokens.get("longest_document")),
+                "truncated": words.count(tokens.get("truncated")),
+                "dropped": words.count(sum(tokens["dropped"].values())) if "dropped" in tokens else "–",
+                "sequences": words.count(tokens.get("sequences")),
+                "padding": words.share(tokens.get("padding_share")),
+            }
+        )
+    return rows
+
+
+def data_notes(facts: RunFacts) -> list[str]:
+    report = facts.data or {}
+    notes = []
+    if report.get("duplicates"):
+        notes.append(f"{words.count(report['duplicates'])} training records repeat an earlier one.")
+    for split, count in (report.get("overlap") or {}).items():
+        if count:
+            notes.append(
+                f"{words.count(count)} prompts of the {split} split also occur in the training data."
+            )
+    if report.get("limited_to_records"):
+        notes.append(f"A rehearsal: only the first {report['limited_to_records']} records of each split.")
+    for split, tokens in (facts.prepared or {}).get("splits", {}).items():
+        for reason, count in tokens.get("dropped", {}).items():
+            notes.append(f"{words.count(count)} records of the {split} split were left out: {reason}.")
+    return notes
+
+
+def bad_records(facts: RunFacts) -> list[Values]:
+    return [
+        {
+            "split": split,
+            "file": str(bad.get("file", "")).rpartition("/")[2],
+            "number": bad.get("number"),
+            "line": bad.get("line"),
+            "byte_offset": bad.get("byte_offset"),
+            "reason": bad.get("reason", ""),
+        }
+        for split, counts in (facts.data or {}).get("splits", {}).items()
+        for bad in counts.get("bad", [])
+    ]
+
+
+def length_histogram(facts: RunFacts) -> Values | None:
+    """Lengths of the training documents in tokens, before truncation."""
+    train = (facts.prepared or {}).get("splits", {}).get("train")
+    if not train or not train.get("length_histogram"):
+        return None
+    rows = [
+        (f"≤ {row['up_to']}" if row["up_to"] is not None else f"> {train['max_length']}", row["documents"])
+        for row in train["length_histogram"]
+    ]
+    over = rows[-1][1] > 0
+    chart = charts.histogram(rows if over else rows[:-1], mark_last=over, x_label="tokens per document")
+    return None if chart is None else {"chart": chart, "max_length": train["max_length"]}
+
+
+# Provenance -------------------------------------------------------------------------------------------------
+
+
+def derived(facts: RunFacts) -> list[Values]:
+    return [
+        {
+            "field": row.field,
+            "value": row.value if isinstance(row.value, str) else json.dumps(row.value, ensure_ascii=False),
+            "reason": row.reason,
+        }
+        for row in facts.plan.derived
+    ]
+
+
+def job_text(job: Values) -> str:
+    """The job as YAML, without what is unset."""
+    from ruamel.yaml import YAML
+
+    yaml, text = YAML(), io.StringIO()
+    yaml.default_flow_style = False
+    yaml.dump(_without_unset(job), text)
+    return text.getvalue()
+
+
+def _without_unset(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_unset(item) for key, item in value.items() if item is not None}
+    return [_without_unset(item) for item in value] if isinstance(value, list) else value
+
+
+def input_digests(facts: RunFacts) -> list[Values]:
+    """What came from outside: data files, the model's revision."""
+    rows = []
+    for stage in facts.plan.stages:
+        if stage.kind == StageKind.DATA:
+            rows += [
+                {"what": f"{split} data", "name": file.path, "digest": f"sha256 {file.sha256}"}
+                for split in sorted(stage.params.splits, key=_split_order)
+                for file in stage.params.splits[split]
+            ]
+        elif stage.kind == StageKind.MODEL and stage.params.location:
+            pin = stage.params.revision or stage.params.sha256
+            rows.append({"what": "base model", "name": stage.params.location, "digest": pin or ""})
+    return rows
+
+
+def _split_order(split: str) -> tuple[int, str]:
+    known = ("train", "eval", "test")
+    return (known.index(split) if split in known else len(known), split)
+
+
+def artifact_rows(facts: RunFacts) -> list[Values]:
+    rows = []
+    for stage in facts.plan.stages:
+        manifest = facts.manifests.get(stage.kind.value)
+        files = manifest.files if manifest else []
+        rows.append(
+            {
+                "stage": stage.kind.value,
+                "place": (manifest.location if manifest and manifest.location else stage.output),
+                "size": words.size(manifest.size_bytes) if manifest else "–",
+                "files": [
+                    (file.path, words.size(file.size_bytes), file.sha256) for file in files[:_FILES_LISTED]
+                ],
+                "unlisted": max(0, len(files) - _FILES_LISTED),
+                "digest": manifest.content_digest if manifest else "",
+            }
+        )
+    return rows
+
+
+def versions(facts: RunFacts) -> list[tuple[str, str]]:
+    """As the training recorded them; else those installed beside the launcher."""
+    train = facts.manifests.get("train")
+    recorded = train.facts.get("versions") if train else None
+    if isinstance(recorded, dict):
+        return sorted((str(name), str(version)) for name, version in recorded.items())
+    found = [("Python", platform.python_version())]
+    for package in _PACKAGES:
+        try:
+            found.append((package, importlib.metadata.version(package)))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
