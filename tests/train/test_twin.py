@@ -7,12 +7,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-import train.model
-from artifacts.contract import StageKind, TwinParams
-from artifacts.local import LocalStore
-from artifacts.manifest import read_marker, verify
+from artifacts.contract import TwinParams
 from tests.train.chat_templates import CONVERSATIONS
-from tests.train.stage_inputs import TWIN, put_data, stage_context
+from tests.train.stage_inputs import TWIN
 from train.data.loading import loads_as_saved
 from train.twin import make_twin
 
@@ -99,16 +96,6 @@ def test_the_bytes_do_not_depend_on_threads_or_hash_seeds():
         command = [sys.executable, "-c", PRINT_DIGEST]
         digests.add(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
     assert len(digests) == 1
-
-
-def test_the_stage_writes_the_twin_of_the_training_records(tmp_path):
-    store = LocalStore(tmp_path)
-    put_data(store, {"train": [CONVERSATIONS["korean"]], "test": [CONVERSATIONS["chinese"]]})
-    train.model.run(stage_context(store, StageKind.MODEL, tmp_path / "work"))
-    assert verify(store, "models/key") == []
-    assert read_marker(store, "models/key").facts == {"twin": True}
-    merges = json.loads(store.read_bytes("models/key/tokenizer.json"))["model"]["merges"]
-    assert merges  # learnt from the Korean answers
 
 
 def test_a_twin_imports_neither_torch_nor_transformers():
