@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from artifacts.conversations import RecordError
 from artifacts.filetypes import BOM
-from artifacts.readers import MAX_RECORD_BYTES, BadRecord, RawRecord, _byte_length, _decode, json_reason
+from artifacts.readers import MAX_RECORD_BYTES, BadRecord, RawRecord, byte_length, json_reason, raw_decode
 
 _BLOCK_BYTES = 256 * 1024
 _BLANK_CHARACTERS = " \t\n\r"
@@ -140,7 +140,7 @@ class _Window:
         """(value, its characters) at the position, reading on until it is whole. Raises RecordError."""
         while True:
             try:
-                value, end = _decode(self._text, self._position)
+                value, end = raw_decode(self._text, self._position)
             except json.JSONDecodeError as error:
                 cut = error.msg.startswith("Unterminated") or error.pos > len(self._text) - _LONGEST_TOKEN
                 if self.ended or not cut:
@@ -189,7 +189,7 @@ class _Window:
 
     def _base(self) -> int:
         """Byte offset of the window's first character."""
-        return self.byte_offset - _byte_length(self._text[: self._position])
+        return self.byte_offset - byte_length(self._text[: self._position])
 
     def _fill(self, at_least: int = 0) -> None:
         """Drop what was passed, take in the next block."""

@@ -63,7 +63,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise RecordError(f"{name} is not JSON; leave the column out or write null")
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant).raw_decode
+raw_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant).raw_decode
 
 
 def parse_json(raw: bytes, byte_offset: int = 0) -> Any:
@@ -76,12 +76,12 @@ def parse_json(raw: bytes, byte_offset: int = 0) -> Any:
             f"invalid UTF-8: byte 0x{raw[error.start]:02x} at byte offset {byte_offset + error.start}"
         ) from None
     try:
-        value, end = _decode(text)
+        value, end = raw_decode(text)
     except (ValueError, RecursionError) as error:
         raise RecordError(json_reason(error, text, byte_offset)) from None
     if end != len(text):
         raise RecordError(
-            f"more text after the record, at byte offset {byte_offset + _byte_length(text[:end])}"
+            f"more text after the record, at byte offset {byte_offset + byte_length(text[:end])}"
         )
     return value
 
@@ -93,7 +93,7 @@ def json_reason(error: Exception, text: str, byte_offset: int) -> str:
     if not isinstance(error, json.JSONDecodeError):
         return "a number with too many digits" if "integer string conversion" in str(error) else str(error)
     position = error.pos
-    where = f"at byte offset {byte_offset + _byte_length(text[:position])}"
+    where = f"at byte offset {byte_offset + byte_length(text[:position])}"
     before, after = text[max(0, position - 64) : position].rstrip(), text[position : position + 64].lstrip()
     if error.msg.startswith("Unterminated string"):
         return f"truncated JSON: the text that starts {where} is not closed"
@@ -112,7 +112,7 @@ def json_reason(error: Exception, text: str, byte_offset: int) -> str:
     return f"not JSON: {error.msg[0].lower()}{error.msg[1:]} {where} (near {after[:16]!r})"
 
 
-def _byte_length(text: str) -> int:
+def byte_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
 
 

@@ -30,30 +30,31 @@ from artifacts.conversations import (
     encode_record,
     ignored_columns,
 )
+from artifacts.data_report import DataReport, FileReport, SplitReport
 from artifacts.filetypes import SUFFIXES, DataFileError, FileType, detect_file_type
 from artifacts.readers import BadRecord, RawRecord, read_json_lines
-
-
-class Digest(Protocol):
-    """A hash that is fed, as hashlib's are."""
-
-    def update(self, data: memoryview, /) -> object: ...
-
 
 __all__ = [
     "BadRecord",
     "Conversation",
     "DataFileError",
     "DataReport",
+    "FileReport",
     "HeadCheck",
     "RecordFile",
+    "SplitReport",
     "check_head",
 ]
 
 HEAD_BYTES = 64 * 1024 * 1024
 _BUFFER_BYTES = 2 * 1024 * 1024
 _LOOK_AT = 100  # records, to detect the format
-_LISTED = 100  # bad records that are kept
+
+
+class Digest(Protocol):
+    """A hash that is fed, as hashlib's are."""
+
+    def update(self, data: memoryview, /) -> object: ...
 
 
 class Conversation(NamedTuple):
@@ -294,40 +295,3 @@ def check_head(
         why = f"no usable record; {bad[0]}" if bad else "the file holds no records"
         return dataclasses.replace(check, bad_records=bad_count, bad=bad, why=why)
     return dataclasses.replace(check, records=good, bad_records=bad_count, bad=bad)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileReport:
-    path: str
-    said: str  # file type and format
-    records: int = 0
-    bad_records: int = 0
-    ignored_columns: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitReport:
-    """`characters` counts Unicode characters by role; `shards` are file names in the artifact."""
-
-    files: list[FileReport]
-    records: int
-    bad_records: int
-    bad: list[BadRecord]  # the first 100
-    characters: dict[str, int]
-    longest_record_characters: int
-    shards: list[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataReport:
-    """`report.json` of a data artifact.
-
-    `duplicates` counts training records that repeat an earlier one, message by message;
-    `overlap` by split (eval, test) the records whose prompt, all messages but the last, is also a training
-    record's. Both are found by 64-bit hashes.
-    """
-
-    splits: dict[str, SplitReport]
-    duplicates: int = 0
-    overlap: dict[str, int] = field(default_factory=dict)
-    limited_to_records: int | None = None  # per split, in a rehearsal

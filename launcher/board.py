@@ -157,6 +157,7 @@ def _apply_stage(stage: StageRow, row: Mapping[str, Any]) -> None:
         case "finished":
             stage.ended_s = time_s if stage.state != "complete" else stage.ended_s
             stage.state, stage.note = "complete", ""
+            stage.done = stage.total if stage.total is not None else stage.done
 
 
 def _apply_progress(stage: StageRow, row: Mapping[str, Any], time_s: float) -> None:

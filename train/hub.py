@@ -227,7 +227,8 @@ def _hub_errors(repository: str) -> Iterator[None]:
             f"{repository}: the hub has no such repository or revision (or it is private)",
             "check model.hub and model.revision (`slipway pin` writes it); HF_TOKEN opens private ones",
         ) from error
-    except (errors.EntryNotFoundError, OSError) as error:  # HfHubHTTPError is an OSError
+    # HTTPError is the HTTP library's, for connections; HfHubHTTPError is an OSError, too.
+    except (errors.EntryNotFoundError, errors.HTTPError, OSError) as error:
         raise StageError(
             f"the hub is out of reach: {error}".splitlines()[0],
             "check the network or HF_ENDPOINT, then submit again",

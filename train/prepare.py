@@ -104,8 +104,7 @@ class SplitPreparation:
             counts.count_length(len(encoded))
             document = truncate(encoded, self.params.max_length)
             if document.supervised_tokens == 0:
-                whole = encoded.supervised_tokens == 0
-                counts.dropped["nothing to learn" if whole else "nothing to learn within max_length"] += 1
+                counts.dropped["no supervised token"] += 1
                 continue
             counts.truncated += len(document) < len(encoded)
             counts.count_document(document)

@@ -7,6 +7,7 @@ their grouping, per-layer lists keep one layer of each kind.
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,11 +59,21 @@ def write_rehearsal_twin(original: Path, folder: Path, params: TwinParams, trust
     generation = folder / "generation_config.json"
     kept = generation.read_bytes() if generation.is_file() else None
     model.save_pretrained(folder)
-    # save_pretrained writes its own idea of both.
+    # save_pretrained has its own idea of these.
     if kept is not None:
         generation.write_bytes(kept)
     for name, content in copied_code.items():
         (folder / name).write_bytes(content)
+    _keep_auto_map(original / "config.json", folder / "config.json")
+
+
+def _keep_auto_map(original: Path, twin: Path) -> None:
+    """transformers writes the original's path into the names of the repository's own classes."""
+    auto_map = json.loads(original.read_text(encoding="utf-8")).get("auto_map")
+    config = json.loads(twin.read_text(encoding="utf-8"))
+    if auto_map is not None:
+        config["auto_map"] = auto_map
+        twin.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def shrunk_model(
@@ -104,8 +115,11 @@ def shrink(config: PreTrainedConfig, params: TwinParams) -> None:
     }
     if key_value_heads is not None:
         sizes["num_key_value_heads"] = _grouped(heads, key_value_heads, params)
+    if hasattr(text, "qk_rope_head_dim"):  # latent attention: the rotated part is what `head_dim` means
+        sizes["head_dim"] = SIZE_LIMITS["qk_rope_head_dim"]
     for name, size in (sizes | SIZE_LIMITS).items():
-        current = getattr(text, name, None)
+        settable = name in vars(text) or name in text.attribute_map
+        current = getattr(text, name, None) if settable else None
         if isinstance(current, int) and not isinstance(current, bool) and current > size:
             setattr(text, name, size)
     for part in {id(part): part for part in (config, text)}.values():

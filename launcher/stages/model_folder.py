@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from artifacts.manifest import FileEntry
+from artifacts.manifest import MARKER, FileEntry
 from launcher.digests import Digests
 from launcher.spec.files import Fault
 
@@ -83,7 +83,8 @@ def model_files(folder: Path, *, weights: bool = True) -> list[str]:
     names = [path.name for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file()]
     templates = folder / "additional_chat_templates"
     names += [f"{templates.name}/{path.name}" for path in templates.glob("*.jinja")]
-    kept = [name for name in names if not name.startswith(".") and (weights or name != INDEX)]
+    left_out = {MARKER} if weights else {MARKER, INDEX}  # the folder may be an artifact itself
+    kept = [name for name in names if not name.startswith(".") and name not in left_out]
     return sorted([*kept, *(weight_files(folder) if weights else [])])
 
 

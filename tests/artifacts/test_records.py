@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from artifacts.conversations import encode_record
 from artifacts.records import BadRecord, Conversation, DataFileError, RecordFile, check_head
 from tests.artifacts.bad_data import ALPACA, BAD_FILES, GOOD, BadFile
 
@@ -258,6 +259,13 @@ def test_any_bytes_yield_records_or_problems(
         assert 0 <= item.byte_offset <= len(content)
         if isinstance(item, Conversation):
             assert json.loads(item.line.decode()) == {"messages": item.messages}
+
+
+@given(contents=st.lists(st.text('ab\\"\n\t\0\x1f\x7fé\u2028😀/') | st.text(), min_size=1))
+def test_the_canonical_line_is_json_on_one_line(contents: list[str]) -> None:
+    messages = [{"role": "user", "content": content} for content in contents]
+    line = encode_record(messages)
+    assert json.loads(line) == {"messages": messages} and b"\n" not in line and b"\r" not in line
 
 
 rows = st.lists(st.tuples(st.text(min_size=1), st.text(min_size=1)), min_size=1, max_size=5)

@@ -132,7 +132,7 @@ def test_plain_lines_are_few() -> None:
     assert [line.split(maxsplit=1)[1] for line in lines] == [
         "data     complete · complete already",
         "prepare  running",
-        "prepare  complete · 50/100 records · in 2.0 s",
+        "prepare  complete · 100 records · in 2.0 s",
         "train    running",
     ]
     now[0] += 15

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.contract import StageKind
-from launcher.stages.code import ENTRIES, ROOT, CodeDigests, locked_versions
+from launcher.stages.code import ENTRIES, LIBRARIES, ROOT, CodeDigests, locked_versions
 
 PREPARE = """\
 'Docs.'
@@ -100,9 +100,17 @@ def test_lists_the_sources_of_a_stage(root: Path) -> None:
     assert list(CodeDigests(root=root).sources(StageKind.PREPARE)) == names
 
 
-def test_this_repository_has_the_entries_and_the_locked_libraries() -> None:
+def test_entries_are_the_modules_that_run() -> None:
+    from train.__main__ import MODULES
+
+    processes = {kind.value: entry for kind, entry in ENTRIES.items() if kind is not StageKind.DATA}
+    assert processes == MODULES
     digests = CodeDigests()
-    assert all(entry in digests.sources(kind) for kind, entry in ENTRIES.items())
+    assert "train.loop" in digests.sources(StageKind.TRAIN)
+    assert "artifacts.records" in digests.sources(StageKind.DATA)
     assert len({digests(kind) for kind in ENTRIES}) == len(ENTRIES)
+
+
+def test_libraries_are_locked() -> None:
     versions = locked_versions(ROOT / "requirements/train.lock")
-    assert {"torch", "transformers", "peft", "deepspeed", "sacrebleu"} <= set(versions)
+    assert {name for names in LIBRARIES.values() for name in names} <= set(versions)

@@ -12,7 +12,7 @@ from artifacts.local import LocalStore
 from artifacts.manifest import local_folder, read_marker, verify
 from launcher.digests import Digests
 from launcher.errors import UserError
-from launcher.stages import model
+from launcher.stages import model, model_folder
 from launcher.stages.hub_cache import cache_folder
 from tests.launcher.planning import EIGHT_H100, make_plan, reasons, write_job, write_model
 
@@ -55,6 +55,23 @@ def test_a_moved_folder_is_the_same_model_and_is_found_again(tmp_path: Path) -> 
     assert moved.key == stage.key
     model.commit_in_place(moved, store, Digests())
     assert local_folder(store, moved.output) == tmp_path / "moved"
+
+
+def test_only_the_models_own_files_count(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    names = model_folder.model_files(folder)
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    tokenizer = ["tokenizer.json", "tokenizer_config.json"]
+    assert names == sorted(["config.json", *shards, "model.safetensors.index.json", *tokenizer])
+    for name in ("COMPLETE.json", "README.md", "optimizer.pt", "consolidated.safetensors", ".cache.json"):
+        (folder / name).write_text("{}")
+    assert model_folder.model_files(folder) == names
+    (folder / "modeling_own.py").write_text("")
+    (folder / "chat_template.jinja").write_text("")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates/tools.jinja").write_text("")
+    added = {"modeling_own.py", "chat_template.jinja", "additional_chat_templates/tools.jinja"}
+    assert set(model_folder.model_files(folder)) - set(names) == added
 
 
 def test_a_folder_that_changed_since_the_plan_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from artifacts.local import LocalStore
 from artifacts.manifest import ArtifactWriter
 from tests.train import training
 
+ROWS = 16
 RUN_ID = "run"
 PREFIX = "train/key"
 
@@ -21,7 +24,7 @@ PREFIX = "train/key"
 def make_inputs(root: Path) -> LocalStore:
     """A store with a model and a prepared training split, both committed."""
     store = LocalStore(root / "store")
-    rows = [[document] for document in training.documents(20)]
+    rows = [[document] for document in training.documents(ROWS)]
     training.write_split(root / "prepared", "train", rows)
     training.write_model(root / "model")
     for prefix in ("prepared", "models"):
@@ -61,12 +64,12 @@ class Death:
     attempt: int = 1
 
 
-def start(store: LocalStore, params: TrainParams, *deaths: Death) -> Any:
-    """The stage as a process (forked from the server that has the libraries)."""
+def start(store: LocalStore, params: TrainParams, *deaths: Death, step_s: float = 0) -> Any:
+    """The stage as a process (forked from the server that has the libraries). Steps take `step_s` longer."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.train.preloaded"])
     work = store.root.parent / "work"
-    process = context.Process(target=_stage, args=(plan(store, params).to_json(), str(work), deaths))
+    process = context.Process(target=_stage, args=(plan(store, params).to_json(), str(work), deaths, step_s))
     process.start()
     return process
 
@@ -79,7 +82,15 @@ def run(store: LocalStore, params: TrainParams, *deaths: Death) -> int:
     return process.exitcode
 
 
-def _stage(plan_json: bytes, work: str, deaths: tuple[Death, ...]) -> None:
+def wait_for(condition: Callable[[], Any], process: Any, within_s: float = 60) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert process.is_alive(), "the stage ended too early"
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.02)
+
+
+def _stage(plan_json: bytes, work: str, deaths: tuple[Death, ...], step_s: float) -> None:
     from artifacts.events import Events
     from train.__main__ import run_stage
     from train.engines import ranks
@@ -89,7 +100,12 @@ def _stage(plan_json: bytes, work: str, deaths: tuple[Death, ...]) -> None:
 
     def mortal_task(*arguments: Any) -> Any:
         task = made(*arguments)
-        return dataclasses.replace(task, on_step=lambda step: _die(deaths, step, task.rank, task.attempt))
+
+        def on_step(step: int) -> None:
+            time.sleep(step_s)
+            _die(deaths, step, task.rank, task.attempt)
+
+        return dataclasses.replace(task, on_step=on_step)
 
     ranks._task = mortal_task
     parsed = Plan.from_json(plan_json)

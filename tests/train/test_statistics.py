@@ -15,14 +15,14 @@ def test_counts_shares_and_histogram():
         labels = np.full(length, IGNORED_LABEL, np.int32)
         labels[-5:] = 7
         statistics.count_document(Document(np.zeros(length, np.int32), labels))
-    statistics.dropped["nothing to learn"] += 2
+    statistics.dropped["no supervised token"] += 2
     report = json.loads(json.dumps(statistics.to_json()))
 
     assert report["tokens"] == 50
     assert report["supervised_tokens"] == 10
     assert report["padding_share"] == 1 - 50 / 80
     assert report["documents_per_sequence"] == 1.0
-    assert report["dropped"] == {"nothing to learn": 2}
+    assert report["dropped"] == {"no supervised token": 2}
     assert report["longest_document"] == 41
     histogram = report["length_histogram"]
     assert len(histogram) == HISTOGRAM_BUCKETS + 1

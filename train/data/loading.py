@@ -30,7 +30,7 @@ def load_chat_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Cha
     """Raises StageUserError where the folder has no usable tokenizer or no chat template."""
     config = _read_json(folder / "tokenizer_config.json")
     if loads_as_saved(folder, config):
-        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        backend = _read_backend(folder / "tokenizer.json")
         names = {name: _token_text(config[name]) for name in SPECIAL_TOKEN_NAMES if config.get(name)}
         template = _saved_template(folder, config)
     else:
@@ -60,6 +60,13 @@ def loads_as_saved(folder: Path, config: dict[str, Any]) -> bool:
         split = (saved.get("pre_tokenizer") or {}).get("pretokenizers", [{}])[0].get("pattern")
         return split == {"Regex": QWEN2_SPLIT} and saved.get("normalizer") == {"type": "NFC"}
     return False
+
+
+def _read_backend(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain exceptions
+        raise StageUserError(f"{path}: {error}", "the file is damaged: get it again") from error
 
 
 def _saved_template(folder: Path, config: dict[str, Any]) -> str | None:

@@ -35,13 +35,12 @@ class PreparedSplit:
         if not paths:
             raise FileNotFoundError(f"{self.folder}: no prepared split {split!r}")
         self._batches = [
-            batch
-            for path in paths
-            for shard in [pa.ipc.open_file(pa.memory_map(str(path)))]
-            for batch in (shard.get_batch(index) for index in range(shard.num_record_batches))
+            [_Lists(column) for column in shard.get_batch(number).columns]
+            for shard in (pa.ipc.open_file(pa.memory_map(str(path))) for path in paths)
+            for number in range(shard.num_record_batches)
         ]
         #: first row of each record batch, and the number of rows
-        self._starts = np.cumsum([0] + [batch.num_rows for batch in self._batches])
+        self._starts = np.cumsum([0] + [len(columns[0]) for columns in self._batches])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -52,24 +51,31 @@ class PreparedSplit:
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
-        batch, row = self._batches[number], index - int(self._starts[number])
-        return Row(
-            input_ids=_values(batch.column(0), row),
-            labels=_values(batch.column(1), row),
-            document_lengths=_values(batch.column(2), row),
-        )
+        row = index - int(self._starts[number])
+        input_ids, labels, document_lengths = (column[row] for column in self._batches[number])
+        return Row(input_ids=input_ids, labels=labels, document_lengths=document_lengths)
 
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each row, (rows,), without touching the tokens."""
         if not self._batches:
             return np.zeros(0, np.int32)
-        return np.concatenate([np.diff(batch.column(0).offsets) for batch in self._batches])
+        return np.concatenate([np.diff(columns[0].starts) for columns in self._batches])
 
     def __reduce__(self) -> tuple[type[PreparedSplit], tuple[Path, str]]:
         return PreparedSplit, (self.folder, self.split)
 
 
-def _values(column: pa.ListArray, row: int) -> np.ndarray:
-    start, stop = column.offsets[row].as_py(), column.offsets[row + 1].as_py()
-    return column.values[start:stop].to_numpy()
+class _Lists:
+    """A list<int32> column as numpy views of its buffers."""
+
+    def __init__(self, column: pa.ListArray) -> None:
+        _, starts, _, values = column.buffers()
+        self.starts = np.frombuffer(starts, np.int32)[column.offset : column.offset + len(column) + 1]
+        self.values = np.frombuffer(values, np.int32)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.values[self.starts[row] : self.starts[row + 1]]

@@ -60,17 +60,22 @@ def fruitless_restarts(next_attempt: int, first_attempt: int, newest_attempt: in
     return next_attempt - 1 - max(first_attempt, newest_attempt)
 
 
-def decide(endings: Sequence[Ending], *, dead: str, fruitless: int, stopping: bool) -> Restart | GiveUp:
+def decide(
+    endings: Sequence[Ending], *, world_size: int, killed: str, fruitless: int, stopping: bool = False
+) -> Restart | GiveUp:
     """What follows when the group broke.
 
-    `dead`: what is known beside the ranks' own words (`rank 1 was killed by SIGKILL`). `fruitless`: see
-    `fruitless_restarts`.
+    `killed`: what the engine saw of it (`rank 1 was killed by SIGKILL`), if it did. `fruitless`: see
+    `fruitless_restarts`. `stopping`: the group was asked to stop.
     """
     for ending in endings:
         if ending.kind == "refused":
             return GiveUp(ending.cause, ending.advice, ending.exit_code)
     failed = next((ending for ending in endings if ending.kind == "failed"), None)
-    reason = f"rank {failed.rank} failed: {failed.cause}" if failed else dead
+    if failed:
+        reason = f"rank {failed.rank} failed: {failed.cause}"
+    else:
+        reason = killed or _silence(endings, world_size)
     if stopping:
         return GiveUp(f"{reason}, while stopping", "resume continues from the newest checkpoint")
     # What a rank itself reports happens again more often than not: one more try. Kills come from outside.
@@ -80,7 +85,9 @@ def decide(endings: Sequence[Ending], *, dead: str, fruitless: int, stopping: bo
     return Restart(reason)
 
 
-def silent_ranks(endings: Sequence[Ending], world_size: int) -> str:
-    """Of the ranks that said nothing."""
+def _silence(endings: Sequence[Ending], world_size: int) -> str:
+    """Of the ranks that could not even say how they ended."""
     silent = sorted(set(range(world_size)) - {ending.rank for ending in endings})
-    return f"rank {', '.join(map(str, silent))} ended without a word: killed, or its machine was lost"
+    if not silent:
+        return "the ranks lost each other"
+    return f"rank {', '.join(map(str, silent))} died without a word: killed, or its machine was lost"

@@ -21,7 +21,7 @@ from artifacts.store import Store, open_store
 from train import strategies
 from train.attempts import claim_attempt, read_endings, write_ending
 from train.checkpoint import Checkpoints, broadcast, newest
-from train.engines.base import Ending, GiveUp, RankJob, decide, fruitless_restarts, silent_ranks
+from train.engines.base import Ending, GiveUp, RankJob, decide, fruitless_restarts
 from train.loop import TrainTask, train_rank
 from train.stage import StageError
 
@@ -71,9 +71,9 @@ def _may_restart(job: RankJob, store: Store, prefix: str, attempt: int, world_si
     saved = newest(store, prefix)
     decision = decide(
         endings,
-        dead=silent_ranks(endings, world_size),
+        world_size=world_size,
+        killed="",
         fruitless=fruitless_restarts(attempt, job.first_attempt, saved.attempt if saved else 0),
-        stopping=False,
     )
     if isinstance(decision, GiveUp):
         ending = Ending(rank=0, kind="refused", **dataclasses.asdict(decision))

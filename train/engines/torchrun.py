@@ -8,7 +8,6 @@ said (`base.decide`), and each start is an attempt of its own.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import mmap
 import os
 import signal
@@ -50,18 +49,19 @@ def run(job: RankJob, context: StageContext) -> str:
     from train.preload import preload
 
     preload()
-    gc.freeze()  # a collection in a rank would else copy the page of every object that is imported here
     store, prefix = context.store, f"train/{context.stage.key}"
     stop = StopFlag()
     world_size = context.stage.params.world_size
     first_attempt = attempt = claim_attempt(store, prefix)
     _on_signals(stop.raise_for_all)
-    while dead := _launch(dataclasses.replace(job, attempt=attempt), world_size, stop):
+    while (killed := _launch(dataclasses.replace(job, attempt=attempt), world_size, stop)) is not None:
         endings = read_endings(store, prefix, attempt)
         attempt = claim_attempt(store, prefix)
         saved = newest(store, prefix)
         fruitless = fruitless_restarts(attempt, first_attempt, saved.attempt if saved else 0)
-        decision = decide(endings, dead=dead, fruitless=fruitless, stopping=stop.is_raised())
+        decision = decide(
+            endings, world_size=world_size, killed=killed, fruitless=fruitless, stopping=stop.is_raised()
+        )
         if isinstance(decision, GiveUp):
             raise decision.error()
         context.events.say("restarted", reason=decision.reason, attempt=attempt)
@@ -69,7 +69,7 @@ def run(job: RankJob, context: StageContext) -> str:
 
 
 def _launch(job: RankJob, world_size: int, stop: StopFlag) -> str | None:
-    """One attempt. None when every rank ended well, else what was seen of the end (`rank 1 was killed …`)."""
+    """One attempt. None when every rank ended well; else which one was seen to be killed, in words, or ""."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -97,11 +97,7 @@ def _launch(job: RankJob, world_size: int, stop: StopFlag) -> str | None:
         elastic_launch(config, _rank)(job, stop, os.getpid())
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        return f"rank {rank} " + (
-            f"was killed by {failure.signal_name()}"
-            if failure.exitcode < 0
-            else f"exited with {failure.exitcode}"
-        )
+        return f"rank {rank} was killed by {failure.signal_name()}" if failure.exitcode < 0 else ""
     return None
 
 

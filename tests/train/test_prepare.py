@@ -1,0 +1,176 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import train.model
+import train.prepare
+from artifacts.contract import IGNORED_LABEL, PrepareParams, StageKind
+from artifacts.events import events_prefix
+from artifacts.local import LocalStore
+from artifacts.manifest import read_marker, verify
+from artifacts.segments import read_all
+from tests.train.chat_templates import CONVERSATIONS, chat
+from tests.train.stage_inputs import put_data, stage_context
+from train.data.loading import load_chat_tokenizer
+from train.data.reader import PreparedSplit
+from train.data.tokenize import Document
+from train.prepare import truncate
+from train.stage import StageUserError
+
+SHORT = [messages for title, messages in CONVERSATIONS.items() if title not in ("long", "twenty turns")]
+
+
+def store_with_model(tmp_path, **splits) -> LocalStore:
+    store = LocalStore(tmp_path)
+    put_data(store, splits)
+    train.model.run(stage_context(store, StageKind.MODEL, tmp_path / "work"))
+    return store
+
+
+def prepare(store: LocalStore, *, on_error: str = "stop", **params) -> dict:
+    params = PrepareParams(**{"max_length": 256, "packing": True} | params)
+    context = stage_context(store, StageKind.PREPARE, store.root / "work", prepare=params, on_error=on_error)
+    train.prepare.run(context)
+    context.events.flush()
+    return json.loads(store.read_bytes("prepared/key/statistics.json"))
+
+
+def prepared_documents(store: LocalStore, split: str) -> list[tuple[list[int], list[int]]]:
+    """(ids, labels) of each document, whatever row it is in."""
+    documents = []
+    for row in PreparedSplit(store.root / "prepared/key", split):
+        stops = np.cumsum(row["document_lengths"])
+        for start, stop in zip(stops - row["document_lengths"], stops, strict=True):
+            documents.append((row["input_ids"][start:stop].tolist(), row["labels"][start:stop].tolist()))
+    return documents
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_every_document_is_there_once_with_its_tokens(tmp_path, packing):
+    store = store_with_model(tmp_path, train=SHORT * 3, eval=SHORT, test=SHORT)
+    report = prepare(store, packing=packing)
+    tokenizer = load_chat_tokenizer(tmp_path / "models/key")
+    expected = sorted(
+        (document.input_ids.tolist(), document.labels.tolist()) for document in tokenizer.encode(SHORT)
+    )
+    assert sorted(prepared_documents(store, "train")) == sorted(expected * 3)
+    assert sorted(prepared_documents(store, "eval")) == expected
+    assert verify(store, "prepared/key") == []
+
+    counts = report["splits"]["train"]
+    rows = PreparedSplit(tmp_path / "prepared/key", "train")
+    assert counts["sequences"] == len(rows)
+    assert counts["records"] == counts["documents"] == len(SHORT) * 3
+    assert counts["tokens"] == sum(rows.lengths) == sum(len(ids) for ids, _ in expected) * 3
+    assert counts["supervised_tokens"] == 3 * sum(label != -100 for _, labels in expected for label in labels)
+    assert (len(rows) == len(SHORT) * 3) != packing
+    assert set(report["splits"]) == {"train", "eval"}  # `predict` reads the test records themselves
+    assert read_marker(store, "prepared/key").facts["sequences"]["train"] == len(rows)
+    assert any(row["kind"] == "progress" for row in read_all(store, events_prefix("run")))
+
+
+def test_equal_inputs_give_equal_bytes_and_another_seed_another_order(tmp_path):
+    manifests = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        store = store_with_model(tmp_path / name, train=SHORT * 20)
+        prepare(store, seed=seed)
+        manifests.append(read_marker(store, "prepared/key"))
+    assert manifests[0] == manifests[1]
+    assert manifests[0].files != manifests[2].files
+
+
+def test_records_that_teach_nothing_are_dropped_and_counted(tmp_path):
+    questions = [chat("only a question"), chat("and another")]
+    late = chat("word " * 300, "too late to be learnt")
+    cut = chat("Tell me a story", "once upon a time " * 100)
+    report = prepare(
+        store_with_model(tmp_path, train=[*questions, late, cut, chat("Hi", "Hello")]), max_length=64
+    )
+    counts = report["splits"]["train"]
+    assert counts["records"] == 5
+    assert counts["dropped"] == {"no supervised token": 3}
+    assert (counts["documents"], counts["truncated"]) == (2, 1)
+    assert counts["length_histogram"][-1]["documents"] == 2
+
+
+def test_a_split_without_anything_to_learn_is_the_users_error(tmp_path):
+    store = store_with_model(tmp_path, train=[chat("only a question")])
+    with pytest.raises(StageUserError, match="1 no supervised token"):
+        prepare(store)
+    assert read_marker(store, "prepared/key") is None
+
+
+def test_truncation_keeps_the_beginning():
+    document = Document(np.arange(10, dtype=np.int32), np.arange(10, dtype=np.int32))
+    assert truncate(document, 10) is document
+    assert truncate(document, 4).labels.tolist() == [0, 1, 2, 3]
+
+
+REFUSING = "{%- if messages[0].role == 'system' %}{{ raise_exception('no system messages') }}{%- endif %}"
+
+
+def test_a_record_that_the_template_refuses_stops_or_is_counted(tmp_path):
+    records = [chat("q", "a"), chat("q", "a", system="s")]
+    store = store_with_model(tmp_path, train=records)
+    template = tmp_path / "models/key/chat_template.jinja"
+    template.write_text(REFUSING + template.read_text())
+    with pytest.raises(StageUserError, match=r"train record 2: .*no system messages"):
+        prepare(store)
+    report = prepare(store, on_error="skip")
+    assert report["splits"]["train"]["dropped"] == {"refused by the chat template": 1}
+
+
+@pytest.mark.parametrize("window", [1, 100])
+def test_windows_lose_nothing(tmp_path, monkeypatch, window):
+    monkeypatch.setattr(train.prepare, "WINDOW_DOCUMENTS", window)
+    store = store_with_model(tmp_path, train=SHORT * 30)
+    prepare(store)
+    assert len(prepared_documents(store, "train")) == len(SHORT) * 30
+
+
+def test_a_model_without_a_template_is_the_users_error(tmp_path):
+    store = store_with_model(tmp_path, train=SHORT)
+    (tmp_path / "models/key/chat_template.jinja").unlink()
+    with pytest.raises(StageUserError, match="no chat template"):
+        prepare(store)
+
+
+def test_padding_labels_never_occur_because_nothing_is_padded(tmp_path):
+    store = store_with_model(tmp_path, train=SHORT * 3)
+    prepare(store)
+    pad = load_chat_tokenizer(tmp_path / "models/key").backend.token_to_id("<|endoftext|>")
+    for row in PreparedSplit(tmp_path / "prepared/key", "train"):
+        assert pad not in row["input_ids"]
+        assert set(row["labels"][row["labels"] != row["input_ids"]].tolist()) == {IGNORED_LABEL}
+
+
+LARGE_RUN = """
+import re, sys
+from pathlib import Path
+from artifacts.contract import PrepareParams, StageKind
+from artifacts.local import LocalStore
+from tests.train.stage_inputs import stage_context
+import train.prepare
+store = LocalStore(Path(sys.argv[1]))
+params = PrepareParams(max_length=2048, packing=True)
+train.prepare.run(stage_context(store, StageKind.PREPARE, store.root / "work", prepare=params))
+assert not {"torch", "transformers", "pandas"} & set(sys.modules), "imports more than it needs"
+# ru_maxrss would count the parent before exec, too
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def test_memory_stays_bounded_without_torch_or_transformers(tmp_path):
+    records = [
+        chat(f"Question {i}: " + "how and why? " * 40, f"Answer {i}: " + "so it is. " * 60)
+        for i in range(200)
+    ]
+    store_with_model(tmp_path, train=records)
+    shard = tmp_path / "data/key/train-00000.jsonl"
+    shard.write_bytes(shard.read_bytes() * 40)  # 10 MB, 5M tokens: more than a window
+    done = subprocess.run([sys.executable, "-c", LARGE_RUN, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) * 1024 < 400e6
