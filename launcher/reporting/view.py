@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import io
-import json
-import platform
 from typing import Any
 
 from markupsafe import Markup
 
 from artifacts.contract import StageKind
-from launcher.reporting import charts, words
+from launcher.reporting import charts, data_view, provenance, words
 from launcher.reporting.charts import Series
 from launcher.reporting.collect import RunFacts
 from launcher.reporting.differences import highlighted
@@ -27,9 +23,6 @@ SCORES = {
     "rougeL": "ROUGE-L",
 }
 _TEXT_SHOWN = 4000  # characters of one answer
-_PACKAGES = ("slipway", "torch", "transformers", "peft", "accelerate", "deepspeed", "ray", "tokenizers")
-_FILES_LISTED = 60
-_JOB_ORDER = ("name", "model", "data", "method", "training", "strategy", "compute", "engine", "after")
 
 
 def view(facts: RunFacts) -> Values:
@@ -45,18 +38,18 @@ def view(facts: RunFacts) -> Values:
         "timeline": timeline(facts),
         "answers": answers(facts),
         "answers_total": (facts.scores or {}).get("records", len(facts.predictions)),
-        "data": data_splits(facts),
-        "data_notes": data_notes(facts),
-        "bad_records": bad_records(facts),
-        "histogram": length_histogram(facts),
-        "derived": derived(facts),
-        "job": job_text(facts.plan.job),
+        "data": data_view.data_splits(facts),
+        "data_notes": data_view.data_notes(facts),
+        "bad_records": data_view.bad_records(facts),
+        "histogram": data_view.length_histogram(facts),
+        "derived": provenance.derived(facts),
+        "job": provenance.job_text(facts.plan.job),
         "cluster": facts.plan.cluster,
         "engine": facts.plan.engine,
         "plan_digest": facts.plan.digest,
-        "inputs": input_digests(facts),
-        "artifacts": artifact_rows(facts),
-        "versions": versions(facts),
+        "inputs": provenance.input_digests(facts),
+        "artifacts": provenance.artifact_rows(facts),
+        "versions": provenance.versions(facts),
     }
 
 
@@ -270,172 +263,3 @@ def _answer(row: Values) -> Values:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _TEXT_SHOWN else f"{text[:_TEXT_SHOWN]} […]"
-
-
-# Data -------------------------------------------------------------------------------------------------------
-
-
-def data_splits(facts: RunFacts) -> list[Values]:
-    """A row per split: the records as they were read, and what the model sees of them."""
-    read = (facts.data or {}).get("splits", {})
-    prepared = (facts.prepared or {}).get("splits", {})
-    rows = []
-    for split in sorted({*read, *prepared}, key=_split_order):
-        counts, tokens = read.get(split, {}), prepared.get(split, {})
-        supervised = tokens.get("supervised_tokens")
-        rows.append(
-            {
-                "split": split,
-                "files": [file.get("path", "").rpartition("/")[2] for file in counts.get("files", [])],
-                "records": words.count(counts.get("records", tokens.get("records"))),
-                "bad": counts.get("bad_records", 0),
-                "tokens": words.count(tokens.get("tokens")),
-                "supervised": words.share(supervised / tokens["tokens"]) if tokens.get("tokens") else "–",
-                "longest": words.count(tokens.get("longest_document")),
-                "truncated": words.count(tokens.get("truncated")),
-                "dropped": words.count(sum(tokens["dropped"].values())) if "dropped" in tokens else "–",
-                "sequences": words.count(tokens.get("sequences")),
-                "padding": words.share(tokens.get("padding_share")),
-            }
-        )
-    return rows
-
-
-def data_notes(facts: RunFacts) -> list[str]:
-    report = facts.data or {}
-    notes = []
-    if report.get("duplicates"):
-        notes.append(f"{words.count(report['duplicates'])} training records repeat an earlier one.")
-    for split, count in (report.get("overlap") or {}).items():
-        if count:
-            notes.append(
-                f"{words.count(count)} prompts of the {split} split also occur in the training data."
-            )
-    if report.get("limited_to_records"):
-        notes.append(f"A rehearsal: only the first {report['limited_to_records']} records of each split.")
-    for split, tokens in (facts.prepared or {}).get("splits", {}).items():
-        for reason, count in tokens.get("dropped", {}).items():
-            notes.append(f"{words.count(count)} records of the {split} split were left out: {reason}.")
-    return notes
-
-
-def bad_records(facts: RunFacts) -> list[Values]:
-    return [
-        {
-            "split": split,
-            "file": str(bad.get("file", "")).rpartition("/")[2],
-            "number": bad.get("number"),
-            "line": bad.get("line"),
-            "byte_offset": bad.get("byte_offset"),
-            "reason": bad.get("reason", ""),
-        }
-        for split, counts in (facts.data or {}).get("splits", {}).items()
-        for bad in counts.get("bad", [])
-    ]
-
-
-def length_histogram(facts: RunFacts) -> Values | None:
-    """Lengths of the training documents in tokens, before truncation."""
-    train = (facts.prepared or {}).get("splits", {}).get("train")
-    if not train or not train.get("length_histogram"):
-        return None
-    rows = [
-        (f"≤ {row['up_to']}" if row["up_to"] is not None else f"> {train['max_length']}", row["documents"])
-        for row in train["length_histogram"]
-    ]
-    over = rows[-1][1] > 0
-    chart = charts.histogram(rows if over else rows[:-1], mark_last=over, x_label="tokens per document")
-    return None if chart is None else {"chart": chart, "max_length": train["max_length"]}
-
-
-# Provenance -------------------------------------------------------------------------------------------------
-
-
-def derived(facts: RunFacts) -> list[Values]:
-    return [
-        {
-            "field": row.field,
-            "value": _value(row.field, row.value),
-            "reason": row.reason,
-        }
-        for row in facts.plan.derived
-    ]
-
-
-def _value(field: str, value: Any) -> str:
-    if field.startswith("memory.") and isinstance(value, int):
-        return words.size(value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def job_text(job: Values) -> str:
-    """The job as YAML, in the order in which people write one, without what is unset."""
-    from ruamel.yaml import YAML
-
-    yaml, text = YAML(), io.StringIO()
-    yaml.default_flow_style = False
-    ordered = {name: job[name] for name in (*_JOB_ORDER, *sorted(job)) if name in job}
-    yaml.dump(_without_unset(ordered), text)
-    return text.getvalue()
-
-
-def _without_unset(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_unset(item) for key, item in value.items() if item is not None}
-    return [_without_unset(item) for item in value] if isinstance(value, list) else value
-
-
-def input_digests(facts: RunFacts) -> list[Values]:
-    """What came from outside: data files, the model's revision."""
-    rows = []
-    for stage in facts.plan.stages:
-        if stage.kind == StageKind.DATA:
-            rows += [
-                {"what": f"{split} data", "name": file.path, "digest": f"sha256 {file.sha256}"}
-                for split in sorted(stage.params.splits, key=_split_order)
-                for file in stage.params.splits[split]
-            ]
-        elif stage.kind == StageKind.MODEL and stage.params.location:
-            pin = stage.params.revision or stage.params.sha256
-            rows.append({"what": "base model", "name": stage.params.location, "digest": pin or ""})
-    return rows
-
-
-def _split_order(split: str) -> tuple[int, str]:
-    known = ("train", "eval", "test")
-    return (known.index(split) if split in known else len(known), split)
-
-
-def artifact_rows(facts: RunFacts) -> list[Values]:
-    rows = []
-    for stage in facts.plan.stages:
-        manifest = facts.manifests.get(stage.kind.value)
-        files = manifest.files if manifest else []
-        rows.append(
-            {
-                "stage": stage.kind.value,
-                "place": (manifest.location if manifest and manifest.location else stage.output),
-                "size": words.size(manifest.size_bytes) if manifest else "–",
-                "files": [
-                    (file.path, words.size(file.size_bytes), file.sha256) for file in files[:_FILES_LISTED]
-                ],
-                "unlisted": max(0, len(files) - _FILES_LISTED),
-                "digest": manifest.content_digest if manifest else "",
-            }
-        )
-    return rows
-
-
-def versions(facts: RunFacts) -> list[tuple[str, str]]:
-    """As the training recorded them; else those installed beside the launcher."""
-    train = facts.manifests.get("train")
-    recorded = train.facts.get("versions") if train else None
-    if isinstance(recorded, dict):
-        return sorted((str(name), str(version)) for name, version in recorded.items())
-    found = [("Python", platform.python_version())]
-    for package in _PACKAGES:
-        try:
-            found.append((package, importlib.metadata.version(package)))
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -154,7 +154,7 @@ def test_a_run_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_the_resolved_job_on_the_page_is_a_job_file(tmp_path: Path) -> None:
-    from launcher.reporting.view import job_text
+    from launcher.reporting.provenance import job_text
     from launcher.spec.load import load_job
 
     job = make_plan(LocalStore(tmp_path)).job
