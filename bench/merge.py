@@ -2,8 +2,9 @@
 
     python bench/merge.py [--gigabytes 2] [--dtype bfloat16] [--repeat 3]
 
-Makes a Llama of about that size in at least eight shards, runs each way in its own process (importing included) and compares the merged bytes. `cp` of the base model is there for scale. Both ways write
-the whole model; ours alone also hashes it and waits until it is on the disk.
+Makes a Llama of about that size in at least eight shards, runs each way in its own process (importing
+included) and compares the merged bytes. `cp` of the base model is there for scale. Both ways write the whole
+model; ours alone also hashes it and waits until it is on the disk.
 """
 
 from __future__ import annotations
@@ -142,9 +143,8 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
             fastest, peak = best.get(way, (seconds, megabytes))
             best[way] = min(seconds, fastest), max(megabytes, peak)
     same = digests(folder / "peft") == digests(folder / "store" / "merged" / "bench")
-    print(
-        f"model: {sum(sizes) / 1e9:.2f} GB {options.dtype}, {len(files)} shards, largest {shard_bytes / 1e6:.0f} MB"
-    )
+    gigabytes, largest = sum(sizes) / 1e9, shard_bytes / 1e6
+    print(f"model: {gigabytes:.2f} GB {options.dtype}, {len(files)} shards, largest {largest:.0f} MB")
     print(f"{'':30} {'seconds':>8} {'peak MB':>8}")
     for way, (seconds, megabytes) in best.items():
         print(f"{way:30} {seconds:8.1f} {megabytes:8.0f}")

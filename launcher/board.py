@@ -69,7 +69,6 @@ class Board:
     advice: str = ""
     evidence: str = ""
     user_error: bool = False
-    report: str | None = None
     notes: list[str] = field(default_factory=list)
 
     @classmethod
@@ -103,7 +102,7 @@ class Board:
             case "started":
                 self._begin(time_s, row)
             case "finished":
-                self.state, self.ended_s, self.report = "complete", time_s, row.get("report")
+                self.state, self.ended_s = "complete", time_s
             case "drained":
                 self.state, self.ended_s = "drained", time_s
             case "failed":

@@ -244,12 +244,14 @@ def _histogram(report: Report) -> Iterator[str]:
 
 def _token_lines(report: Report) -> Iterator[str]:
     tokens = report.tokens
+    if not report.records:
+        return
     yield ""
     if tokens is None:
-        yield f"  longest record {report.longest_characters:,} characters, all {report.characters:,}"
+        yield f"  longest record {report.longest_characters:,} characters, {report.characters:,} in all"
         return
     learnt = f"{tokens.supervised:,} of them supervised"
-    yield f"  longest record {tokens.longest:,} tokens, all {tokens.total:,}, {learnt}"
+    yield f"  longest record {tokens.longest:,} tokens, {tokens.total:,} in all, {learnt}"
     for count, what, numbers in (
         (tokens.truncated, f"would be truncated to {tokens.max_length:,} tokens", tokens.truncated_numbers),
         (tokens.unsupervised, "would end with no supervised token", tokens.unsupervised_numbers),

@@ -1,7 +1,7 @@
 """What the driver itself says in a run's events: the run's own rows (stage `run`) and some of each stage's.
 
 Rows of stage `run`: `started` (pid, host, skipped: kinds of stages that were complete already), then one of
-`finished` (report), `drained`, `failed` (failed_stage, cause, advice, evidence, user_error).
+`finished`, `drained`, `failed` (failed_stage, cause, advice, evidence, user_error).
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Journal:
     def note(self, text: str) -> None:
         self._say(RUN, "note", text=text)
 
-    def finished(self, report: str | None) -> None:
-        self._say(RUN, "finished", report=report)
+    def finished(self) -> None:
+        self._say(RUN, "finished")
 
     def _say(self, stage: str, kind: EventKind, **facts: object) -> None:
         if stage not in self._events:

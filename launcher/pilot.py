@@ -80,10 +80,10 @@ def pilot(store: Store, run_id: str, work: Path, answer: Callable[[bool], None] 
     return 0
 
 
-def _write_report(store: Store, run_id: str) -> str | None:
+def _write_report(store: Store, run_id: str) -> None:
     from launcher import report
 
-    return str(report.write(store, run_id))
+    report.write(store, run_id)
 
 
 def _as_pilot(store_uri: str, run_id: str, work: Path, pipe: int) -> int:

@@ -176,14 +176,14 @@ def results(store: Store, run_id: str, plan: Plan, *, answers: int = 3) -> Resul
     product = made.get(StageKind.MERGE) or made.get(StageKind.TRAIN)
     predict = made.get(StageKind.PREDICT)
     return Results(
-        model=_place(store, product.output) if product else None,
-        report=_place(store, report_key(run_id)) if store.exists(report_key(run_id)) else None,
+        model=place(store, product.output) if product else None,
+        report=place(store, report_key(run_id)) if store.exists(report_key(run_id)) else None,
         scores=_scores(store, predict.output) if predict else {},
         answers=_answers(store, predict.output, answers) if predict else [],
     )
 
 
-def _place(store: Store, key: str) -> str:
+def place(store: Store, key: str) -> str:
     """A path where the store is a folder, else a URI."""
     if store.exists(f"{key}/{MARKER}"):
         return str(local_folder(store, key))

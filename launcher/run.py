@@ -37,7 +37,7 @@ def drive(
     store: Store,
     backend: Backend,
     *,
-    write_report: Callable[[], str | None],
+    write_report: Callable[[], object],
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Literal["finished", "drained"]:
@@ -48,6 +48,13 @@ def drive(
     """
     store.delete(stop_key(run_id))  # a request that was meant for an earlier drive
     walk = _Walk(plan, run_id, store, backend, clock)
+    try:
+        return _carry(walk, sleep)
+    finally:
+        _report(walk.journal, write_report)
+
+
+def _carry(walk: _Walk, sleep: Callable[[float], None]) -> Literal["finished", "drained"]:
     pause_s = _SHORTEST_PAUSE_S
     while walk.todo:
         walk.heed_stop_request()
@@ -60,7 +67,7 @@ def drive(
         if not walk.changed:
             sleep(pause_s)
         pause_s = _SHORTEST_PAUSE_S if walk.changed else min(pause_s * 1.2, _LONGEST_PAUSE_S)
-    walk.journal.finished(_report(walk.journal, write_report))
+    walk.journal.finished()
     return "finished"
 
 
@@ -165,12 +172,10 @@ def _stop_requested(store: Store, run_id: str) -> float | None:
     return float(request.get("grace_s", STOP_GRACE_S))
 
 
-def _report(journal: Journal, write_report: Callable[[], str | None]) -> str | None:
-    """A run whose artifacts are complete has succeeded, whatever becomes of its report."""
+def _report(journal: Journal, write_report: Callable[[], object]) -> None:
+    """Of every ending. What was made is made, whatever becomes of its report."""
     try:
-        return write_report()
+        write_report()
     except Exception as error:
-        journal.note(
-            f"the report could not be written ({type(error).__name__}: {error}): `slipway report RUN`"
-        )
-        return None
+        what = f"{type(error).__name__}: {error}"
+        journal.note(f"the report could not be written ({what}): `slipway report RUN` tries again")

@@ -52,7 +52,7 @@ def _original(context: StageContext, params: ModelParams) -> Path:
     if params.twin_of == "hub":
         from train.hub import download
 
-        return download(params, weights=False, cache=hub_cache()).folder
+        return download(params, weights=False).folder
     if params.twin_of == "store":
         parent, _, name = params.location.rstrip("/").rpartition("/")
         return local_folder(open_store(parent), name)
@@ -65,14 +65,9 @@ def _download(context: StageContext, params: ModelParams) -> None:
     def progress(done: int, total: int) -> None:
         context.events.progress(done, total, "bytes")
 
-    snapshot = download(params, cache=hub_cache(), progress=progress)
+    snapshot = download(params, progress=progress)
     manifest = Manifest(files=snapshot.files, location=snapshot.folder.as_uri())
     write_marker(context.store, context.stage.output, manifest)
-
-
-def hub_cache() -> Path | None:
-    """None: where the hub's own client keeps it (`HF_HOME`, `MODELSCOPE_CACHE`)."""
-    return None
 
 
 def _training_texts(data: Path) -> Iterator[str]:

@@ -110,6 +110,7 @@ def answer_all(
     questions: Sequence[Question],
 ) -> dict[str, list[str]]:
     """Model name -> its answers, in the order of the questions."""
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # forked processes can't use a CUDA context made here
     import transformers.generation  # noqa: F401 - imported once, before the processes are forked
 
     devices = slots(gpu_count(), sources, available_memory_bytes())
@@ -234,7 +235,7 @@ def _check_ending(task: Task, code: int) -> None:
 
 
 def gpu_count() -> int:
-    """Counted through NVML: asking CUDA itself would make the forked processes unable to use it."""
+    """Counted through NVML (see `answer_all`)."""
     import torch
 
     return torch.cuda.device_count()

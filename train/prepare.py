@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from artifacts.contract import PrepareParams, StageKind, canonical_json
-from artifacts.manifest import ArtifactWriter, local_folder
+from artifacts.events import Events
+from artifacts.manifest import ArtifactWriter, local_folder, read_marker
 from train.data.isolation import require_isolation
 from train.data.loading import load_chat_tokenizer
 from train.data.packing import pack
@@ -43,14 +44,17 @@ def run(context: StageContext) -> None:
     skips_bad_records = context.plan.stage(StageKind.DATA).params.on_error == "skip"
 
     artifact = ArtifactWriter(context.store, context.stage.output)
-    statistics = {}
+    statistics: dict[str, SplitStatistics] = {}
+    total = _total_records(context)
     for split in PREPARED_SPLITS:
         files = sorted(data.glob(f"{split}-*.jsonl"))
         if not files:
             continue
         preparation = SplitPreparation(tokenizer, params, split, skips_bad_records=skips_bad_records)
+        done = sum(counts.records for counts in statistics.values())
+        conversations = _counted(read_conversations(files), context.events, done, total)
         with ShardWriter(artifact, split) as shards:
-            for window in preparation.windows(_progress(context, read_conversations(files), split)):
+            for window in preparation.windows(conversations):
                 rows = pack(window, params.max_length, packing=params.packing, random=preparation.random)
                 preparation.statistics.sequences += len(rows)
                 shards.write(rows)
@@ -134,16 +138,22 @@ def read_conversations(files: Iterable[Path]) -> Iterator[list[Message]]:
                 yield json.loads(line)["messages"]
 
 
-def _progress(
-    context: StageContext, conversations: Iterable[list[Message]], split: str
+def _counted(
+    conversations: Iterable[list[Message]], events: Events, done: int, total: int | None
 ) -> Iterator[list[Message]]:
-    done = 0
+    """Tell the progress as records pass; `done` were before."""
     for conversation in conversations:
         yield conversation
         done += 1
         if done % PROGRESS_RECORDS == 0:
-            context.events.progress(done, None, "records", split=split)
-    context.events.progress(done, done, "records", split=split)
+            events.progress(done, total, "records")
+    events.progress(done, total, "records")
+
+
+def _total_records(context: StageContext) -> int | None:
+    manifest = read_marker(context.store, context.stage.inputs["data"])
+    counts = manifest.facts.get("records") if manifest else None
+    return sum(counts.get(split, 0) for split in PREPARED_SPLITS) if counts else None
 
 
 def _require_sequences(statistics: dict[str, SplitStatistics], params: PrepareParams) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from artifacts.contract import TwinParams
+from artifacts.manifest import MARKER
 from train.stage import StageUserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Copied from the original. Weights and config are not.
 COPIED = ("*.py", "*.cu", "*.cpp", "*.jinja", "*.model", "*.tiktoken", "*.txt", "*.json")
-NOT_COPIED = {"config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json"}
+NOT_COPIED = {MARKER, "config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json"}
 
 #: Upper bounds of sizes that the twin's own parameters don't name. Names are transformers' config fields.
 SIZE_LIMITS = {

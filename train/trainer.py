@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import time
@@ -95,6 +96,7 @@ class RankTrainer(Trainer):
             batch_sampler=batches,
             collate_fn=self.data_collator,
             pin_memory=self.args.device.type == "cuda",
+            generator=torch.Generator(),  # its own: drawing from the global one would disturb dropout
         )
 
     def get_batch_samples(
@@ -218,7 +220,9 @@ class RankTrainer(Trainer):
             )
             self._rows.append(row)
         self.meter.go_on()
-        return {"eval_loss": eval_loss}
+        answer = {"eval_loss": eval_loss}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, answer)
+        return answer
 
     # -- saving ----------------------------------------------------------------------------------------------
 
@@ -242,7 +246,9 @@ class RankTrainer(Trainer):
             )
         elif self.task.params.strategy == "ddp" and self.is_world_process_zero():
             model.save_pretrained(folder)
-        self._save_optimizer_and_scheduler(str(folder))  # and sharded weights
+        lean = self.task.params.method == "lora" and self.is_deepspeed_enabled
+        with weights.without_frozen(self.model_wrapped) if lean else contextlib.nullcontext():
+            self._save_optimizer_and_scheduler(str(folder))  # and sharded weights
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))
         if self.is_world_process_zero():

@@ -4,6 +4,7 @@ sets."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -72,6 +73,23 @@ def write_adapter(model: Any, folder: Path, *, base_name: str, writes: bool) -> 
 def _plain(value: Any) -> Any:
     """JSON for what PEFT's configurations hold beside plain values: sets and enums."""
     return sorted(value) if isinstance(value, set | frozenset) else getattr(value, "value", str(value))
+
+
+@contextlib.contextmanager
+def without_frozen(engine: Any) -> Iterator[None]:
+    """While it lasts, a DeepSpeed engine saves trained parameters alone. Its own `exclude_frozen_parameters`
+    leaves in a tied output head, a copy of the whole embedding, in each checkpoint."""
+    whole_state = engine.module_state_dict
+    trained = {name for name, parameter in engine.module.named_parameters() if parameter.requires_grad}
+
+    def trained_state(**options: Any) -> dict[str, Any]:
+        return {name: value for name, value in whole_state(**options).items() if name in trained}
+
+    engine.module_state_dict = trained_state
+    try:
+        yield
+    finally:
+        del engine.module_state_dict  # the class's is visible again
 
 
 def write_model(model: Any, folder: Path, *, base: Path, writes: bool) -> None:

@@ -98,8 +98,8 @@ def report(
 
     place = open_place(cluster)
     run_id = record.find(place.store, run)
-    path = reports.write(place.store, run_id)
-    show_json({"run": run_id, "report": str(path)}) if as_json else say(str(path))
+    path = record.place(place.store, reports.write(place.store, run_id))
+    show_json({"run": run_id, "report": path}) if as_json else say(path)
 
 
 def _report_key(store: Store, run_id: str) -> str:

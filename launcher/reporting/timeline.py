@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 Ending = Literal["finished", "failed", "drained", "restarted", "interrupted"]
 
-_IDLE_SHARE = 0.15  # of the time in which anything ran: longer pauses are drawn as a break
+_IDLE_SHARE = 0.15  # of the time in which anything ran: longer pauses are drawn as a break,
+_IDLE_S = 120.0  # unless they are as short as starting a stage is
 _BREAK_SHARE = 0.03  # width of a drawn break
 
 
@@ -72,7 +73,7 @@ class Clock:
         for start, end in busy:
             if previous is not None:
                 idle = start - previous
-                cut = idle > _IDLE_SHARE * active
+                cut = idle > max(_IDLE_S, _IDLE_SHARE * active)
                 width = _BREAK_SHARE * active if cut else idle
                 if cut:
                     self.breaks.append((units + width / 2, idle))

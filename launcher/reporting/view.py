@@ -15,7 +15,7 @@ from launcher.reporting import charts, words
 from launcher.reporting.charts import Series
 from launcher.reporting.collect import RunFacts
 from launcher.reporting.differences import highlighted
-from launcher.reporting.timeline import Clock, stage_lines
+from launcher.reporting.timeline import Clock, StageLine, stage_lines
 
 Values = dict[str, Any]
 
@@ -29,6 +29,7 @@ SCORES = {
 _TEXT_SHOWN = 4000  # characters of one answer
 _PACKAGES = ("slipway", "torch", "transformers", "peft", "accelerate", "deepspeed", "ray", "tokenizers")
 _FILES_LISTED = 60
+_JOB_ORDER = ("name", "model", "data", "method", "training", "strategy", "compute", "engine", "after")
 
 
 def view(facts: RunFacts) -> Values:
@@ -114,9 +115,10 @@ def figures(facts: RunFacts) -> list[Values]:
     """The run in numbers: (label, value, remark)."""
     rows: list[tuple[str, str, str]] = []
     lines = stage_lines([stage.kind.value for stage in facts.plan.stages], facts.events)
-    if seconds := sum(line.seconds for line in lines):
+    if spans := _spans(facts, lines):
         slowest = max(lines, key=lambda line: line.seconds)
-        rows.append(("Time", words.duration(seconds), f"{slowest.name} {words.duration(slowest.seconds)}"))
+        remark = f"{slowest.name} {words.duration(slowest.seconds)}"
+        rows.append(("Time", words.duration(Clock(spans).total), remark))
     if facts.steps:
         first, last = facts.steps[0], facts.steps[-1]
         rows.append(("Training loss", words.number(last["loss"]), f"from {words.number(first['loss'])}"))
@@ -189,7 +191,7 @@ def _single(label: str, points: list[tuple[float, float]], style: str, *, from_z
 def timeline(facts: RunFacts) -> Values | None:
     """A row per stage with its bars in percent of the width; None where nothing ran."""
     lines = stage_lines([stage.kind.value for stage in facts.plan.stages], facts.events)
-    spans = [(bar.start_s, bar.end_s) for line in lines for bar in line.bars]
+    spans = _spans(facts, lines)
     if not spans:
         return None
     clock, start = Clock(spans), min(start for start, _ in spans)
@@ -222,6 +224,13 @@ def timeline(facts: RunFacts) -> Values | None:
         "ended": ended,
         "total": words.duration(clock.total),
     }
+
+
+def _spans(facts: RunFacts, lines: list[StageLine]) -> list[tuple[float, float]]:
+    """When anything ran: stages, and the starting of the driver before the first of them."""
+    spans = [(bar.start_s, bar.end_s) for line in lines for bar in line.bars]
+    starts = [row["time_s"] for row in facts.events if (row["stage"], row["kind"]) == ("run", "started")]
+    return spans + [(start, start) for start in starts] if spans else []
 
 
 # Answers ----------------------------------------------------------------------------------------------------
@@ -346,20 +355,27 @@ def derived(facts: RunFacts) -> list[Values]:
     return [
         {
             "field": row.field,
-            "value": row.value if isinstance(row.value, str) else json.dumps(row.value, ensure_ascii=False),
+            "value": _value(row.field, row.value),
             "reason": row.reason,
         }
         for row in facts.plan.derived
     ]
 
 
+def _value(field: str, value: Any) -> str:
+    if field.startswith("memory.") and isinstance(value, int):
+        return words.size(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def job_text(job: Values) -> str:
-    """The job as YAML, without what is unset."""
+    """The job as YAML, in the order in which people write one, without what is unset."""
     from ruamel.yaml import YAML
 
     yaml, text = YAML(), io.StringIO()
     yaml.default_flow_style = False
-    yaml.dump(_without_unset(job), text)
+    ordered = {name: job[name] for name in (*_JOB_ORDER, *sorted(job)) if name in job}
+    yaml.dump(_without_unset(ordered), text)
     return text.getvalue()
 
 

@@ -441,11 +441,6 @@ class Job(Section):
                 "there is nothing to evaluate on",
                 "name a file in data.eval",
             )
-        for section in self.given("merge", "predict"):
-            if self.after is not None and section not in after:
-                yield Conflict(
-                    (section, "after"), f"the job's `after` has no {section}", f"add {section} to it"
-                )
         if self.after is None and self.given("predict") and self.data.test is None:
             yield Conflict(
                 ("predict", "data.test"), "predict needs questions to answer", "name a file in data.test"

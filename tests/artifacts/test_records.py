@@ -187,7 +187,9 @@ def test_parquet(tmp_path: Path) -> None:
 
 
 def test_digest_is_the_files(tmp_path: Path) -> None:
-    for name, content in {"a.jsonl": GOOD + b"\n\n", "a.json": b" [" + GOOD + b"] \n"}.items():
+    rest = b" more" * 1_000_000
+    files = {"a.jsonl": GOOD + b"\n\n", "a.json": b" [" + GOOD + b"] \n", "b.json": b"[" + GOOD + b"]" + rest}
+    for name, content in files.items():
         digest = hashlib.sha256()
         records = RecordFile(write(tmp_path, name, content), digest=digest)
         list(records)

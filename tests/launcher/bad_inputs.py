@@ -285,11 +285,6 @@ CONFLICTS = [
     ),
     bad_value("repeated stage", "after: [merge, merge]\n", ("job.yaml:4:16", "after[1]", "named twice")),
     bad_value(
-        "settings of a stage left out",
-        "after: []\nmerge: {max_shard_size: 1GB}\n",
-        ("job.yaml:5:1", "no merge"),
-    ),
-    bad_value(
         "evaluation of nothing",
         "training: {evaluate_every: 10}\n",
         ("job.yaml:4:12", "name a file in data.eval"),

@@ -141,7 +141,7 @@ def test_rendering() -> None:
         f"         up to 300  {' ' * 40} 0",
         f"         up to 400  {'█' * 4}{' ' * 36} 100",
         "",
-        "  longest record 2,500 tokens, all 90,000, 40,000 of them supervised",
+        "  longest record 2,500 tokens, 90,000 in all, 40,000 of them supervised",
         "  12 would be truncated to 2,000 tokens (records 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, …)",
         "  0 would end with no supervised token",
         "  1 are refused by the chat template",

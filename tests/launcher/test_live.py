@@ -164,7 +164,7 @@ def test_follow_ends_with_the_driver_and_misses_no_last_word(tmp_path: Any) -> N
     def alive() -> bool:
         driven = next(looks)
         if not driven:  # the driver's last word, between two looks
-            writer.append(row(130, "run", "finished", report="r.html"))
+            writer.append(row(130, "run", "finished"))
         return driven
 
     def sleep(seconds: float) -> None:
@@ -172,7 +172,7 @@ def test_follow_ends_with_the_driver_and_misses_no_last_word(tmp_path: Any) -> N
 
     lines: list[str] = []
     board = follow(store, "bot-1", Board.of(STAGES), PlainView(lines.append), alive, sleep=sleep)
-    assert (board.state, board.report) == ("complete", "r.html")
+    assert board.state == "complete"
 
 
 def test_an_interrupted_follower_closes_its_view(tmp_path: Any) -> None:

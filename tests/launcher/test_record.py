@@ -33,7 +33,7 @@ def make(store: LocalStore, name: str, key: str, *, complete: bool = True) -> Pl
             writer = ArtifactWriter(store, stage.output)
             writer.write_bytes("file", b"x" * 100)
             writer.commit()
-        journal.finished("report.html")
+        journal.finished()
     return plan
 
 

@@ -151,3 +151,17 @@ def test_a_run_that_has_only_a_plan(tmp_path: Path) -> None:
 def test_a_run_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ObjectMissingError):
         report.write(LocalStore(tmp_path), "none-00000000")
+
+
+def test_the_resolved_job_on_the_page_is_a_job_file(tmp_path: Path) -> None:
+    from launcher.reporting.view import job_text
+    from launcher.spec.load import load_job
+
+    job = make_plan(LocalStore(tmp_path)).job
+    for name in ("train", "eval", "test"):
+        (tmp_path / f"{name}.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    (tmp_path / "job.yaml").write_text(job_text(job))
+    assert (tmp_path / "job.yaml").read_text().startswith("name: harbour-bot\nmodel:\n  twin:\n")
+    loaded = load_job(tmp_path / "job.yaml", []).value
+    assert loaded.training.learning_rate == job["training"]["learning_rate"]
+    assert loaded.training.warmup_steps is None

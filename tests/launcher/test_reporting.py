@@ -69,6 +69,12 @@ def test_clock_cuts_long_pauses_out() -> None:
     assert 0.45 < clock(20.0) < 0.5
 
 
+def test_clock_keeps_the_seconds_in_which_a_stage_starts() -> None:
+    clock = Clock([(0.0, 1.0), (30.0, 40.0)])
+    assert clock.breaks == []
+    assert clock.total == 40.0
+
+
 def test_stage_lines() -> None:
     rows = [
         {"time_s": 1, "stage": "train", "kind": "started"},

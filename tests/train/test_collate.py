@@ -74,7 +74,8 @@ def steps(count: int, micro: int, accumulation: int, world: int) -> list[set[int
     assert len(ranks[0]) == micro_steps_per_epoch(count, micro, world)
     micro_steps = list(zip(*ranks, strict=True))
     return [
-        {i for batches in micro_steps[start : start + accumulation] for batch in batches for i in batch} - {FILLER}
+        {i for batches in micro_steps[start : start + accumulation] for batch in batches for i in batch}
+        - {FILLER}
         for start in range(0, len(micro_steps), accumulation)
     ]
 

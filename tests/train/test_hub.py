@@ -155,7 +155,8 @@ def test_a_hub_out_of_reach_can_be_tried_again(hub, tmp_path, monkeypatch):
 
 
 def test_the_stage_uses_the_cache_in_place(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.model, "hub_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
     store = LocalStore(tmp_path / "store")
     put_data(store, {"train": []})
     train.model.run(stage_context(store, StageKind.MODEL, tmp_path / "work", model=params(hub)))

@@ -97,7 +97,9 @@ def test_the_head_sees_supervised_positions_alone(monkeypatch: pytest.MonkeyPatc
     model, inputs = tiny("Llama"), batch()
     rows = []
     chunk_loss = loss._chunk_loss
-    monkeypatch.setattr(loss, "_chunk_loss", lambda logits, *rest: rows.append(len(logits)) or chunk_loss(logits, *rest))
+    monkeypatch.setattr(
+        loss, "_chunk_loss", lambda logits, *rest: rows.append(len(logits)) or chunk_loss(logits, *rest)
+    )
     assert loss.install(model)
     loss.summed_loss(model, inputs, installed=True, slices_logits=True)
     assert sum(rows) == int((inputs["targets"] != IGNORED_LABEL).sum()) < inputs["targets"].numel() / 2
@@ -151,7 +153,10 @@ def test_packed_equals_unpacked(family: str) -> None:
     loss.install(model)
     ids, position_ids, targets = packed(lengths)
     together = loss.summed_loss(
-        model, {"input_ids": ids, "position_ids": position_ids, "targets": targets}, installed=True, slices_logits=True
+        model,
+        {"input_ids": ids, "position_ids": position_ids, "targets": targets},
+        installed=True,
+        slices_logits=True,
     )
     together.backward()
     wanted = gradients(model)
@@ -160,7 +165,11 @@ def test_packed_equals_unpacked(family: str) -> None:
     start = 0
     for length in lengths:
         part = slice(start, start + length)
-        inputs = {"input_ids": ids[:, part], "position_ids": position_ids[:, part], "targets": targets[:, part]}
+        inputs = {
+            "input_ids": ids[:, part],
+            "position_ids": position_ids[:, part],
+            "targets": targets[:, part],
+        }
         piece = loss.summed_loss(model, inputs, installed=True, slices_logits=True)
         piece.backward()
         alone += piece.item()
@@ -177,7 +186,8 @@ def test_a_neighbour_changes_nothing() -> None:
     changed[:, :7] = 90 - changed[:, :7]
     with torch.no_grad():
         before, after = (
-            model(input_ids=given, position_ids=position_ids, use_cache=False).logits for given in (ids, changed)
+            model(input_ids=given, position_ids=position_ids, use_cache=False).logits
+            for given in (ids, changed)
         )
     assert not torch.equal(before[:, :7], after[:, :7])
     assert torch.equal(before[:, 7:], after[:, 7:])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -351,3 +353,52 @@ def test_what_cannot_be_merged_is_refused_before_anything_is_written(
     with pytest.raises(StageUserError, match=message):
         merged(tmp_path, base, trained)
     assert not (tmp_path / "store" / "merged").exists()
+
+
+MEASURED_MERGE = """
+import resource, sys
+from pathlib import Path
+import torch
+from artifacts.contract import MergeParams
+from artifacts.local import LocalStore
+from train.merge import write_merged
+from train.merging import adapter, layout, tensors
+
+def peak_bytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+folder = Path(sys.argv[1])
+torch.ones(64, 64) @ torch.ones(64, 64)  # loads the kernels
+before = peak_bytes()
+merged, _ = layout.with_adapter(tensors.model_tensors(folder), adapter.read_adapter(folder / "adapter"))
+params = MergeParams(max_shard_size_bytes=42_000_000)
+write_merged(LocalStore(folder / "store"), "merged/k", folder, merged, params, untied=False)
+print(peak_bytes() - before)
+"""
+
+
+def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
+    """A model of 420 MB in 10 shards; above what importing torch takes, a few tensors of 21 MB are held."""
+    names = [f"model.layers.{layer}.mlp.up_proj" for layer in range(20)]
+    weight = torch.zeros(5120, 2048, dtype=torch.bfloat16)
+    for half in range(2):
+        part = {f"{name}.weight": weight for name in names[half::2]}
+        save_file(
+            {name: tensor.clone() for name, tensor in part.items()}, tmp_path / f"part-{half}.safetensors"
+        )
+    weight_map = {f"{name}.weight": f"part-{index % 2}.safetensors" for index, name in enumerate(names)}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (tmp_path / "adapter").mkdir()
+    matrices = {"lora_A": torch.ones(8, 2048), "lora_B": torch.ones(5120, 8)}
+    save_file(
+        {f"base_model.model.{name}.{m}.weight": t.clone() for name in names for m, t in matrices.items()},
+        tmp_path / "adapter" / "adapter_model.safetensors",
+    )
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    command = [sys.executable, "-c", MEASURED_MERGE, str(tmp_path)]
+    measured = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path.cwd())
+    assert int(measured.stdout) < 200_000_000
+    shards = sorted((tmp_path / "store" / "merged" / "k").glob("*.safetensors"))
+    assert len(shards) == 10
+    assert torch.equal(load_file(shards[0])[f"{names[0]}.weight"], torch.full_like(weight, 16.0))

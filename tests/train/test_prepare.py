@@ -69,7 +69,8 @@ def test_every_document_is_there_once_with_its_tokens(tmp_path, packing):
     assert (len(rows) == len(SHORT) * 3) != packing
     assert set(report["splits"]) == {"train", "eval"}  # `predict` reads the test records themselves
     assert read_marker(store, "prepared/key").facts["sequences"]["train"] == len(rows)
-    assert any(row["kind"] == "progress" for row in read_all(store, events_prefix("run")))
+    progress = [row for row in read_all(store, events_prefix("run")) if row["kind"] == "progress"]
+    assert progress[-1]["done"] == len(SHORT) * 4
 
 
 def test_equal_inputs_give_equal_bytes_and_another_seed_another_order(tmp_path):

@@ -19,7 +19,8 @@ def test_steps_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("warmup_steps", "warmup_share", "expected"), [(None, None, 0), (3, None, 3), (99, None, 10), (None, 0.05, 1)]
+    ("warmup_steps", "warmup_share", "expected"),
+    [(None, None, 0), (3, None, 3), (99, None, 10), (None, 0.05, 1)],
 )
 def test_warmup(warmup_steps: int | None, warmup_share: float | None, expected: int) -> None:
     plan = resolve(params(steps=10, warmup_steps=warmup_steps, warmup_share=warmup_share), sequences=40)

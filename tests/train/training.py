@@ -85,14 +85,14 @@ def pack(made: list[Document], max_length: int) -> list[list[Document]]:
     return rows
 
 
-def write_model(folder: Path, *, tied: bool = True, seed: int = 0) -> Path:
+def write_model(folder: Path, *, tied: bool = True, seed: int = 0, vocabulary: int = VOCABULARY) -> Path:
     """A two-layer Qwen3 with random weights, and no tokenizer."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(seed)
     config = Qwen3Config(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,

@@ -7,6 +7,7 @@ message merely quotes stay text: only the template's own become tokens.
 
 from __future__ import annotations
 
+import array
 import hashlib
 import re
 from collections import deque
@@ -21,8 +22,9 @@ from tokenizers import Encoding, Tokenizer
 from artifacts.contract import IGNORED_LABEL
 from train.data.templates import ChatTemplate, Message, Rendered, Span, TemplateError
 
+# A batch is handed to the library at once. An encoding takes some 100 bytes a token until its ids are copied.
 BATCH_RECORDS = 1024
-BATCH_CHARACTERS = 1024 * 1024  # an encoding takes about 100 bytes a token until its ids are copied
+BATCH_CHARACTERS = 256 * 1024
 
 # transformers' markers of quoted special tokens (`mark_control_tokens`)
 _QUOTE, _UNQUOTE = "\U000f0000", "\U000f0001"
@@ -41,6 +43,10 @@ class Document:
     @property
     def supervised_tokens(self) -> int:
         return int(np.count_nonzero(self.labels != IGNORED_LABEL))
+
+
+#: A record on its way: to be encoded, encoded already (it quotes special tokens, rare), or refused.
+Item = Rendered | Document | TemplateError
 
 
 class ChatTokenizer:
@@ -70,7 +76,7 @@ class ChatTokenizer:
         The library encodes a batch on all cores (without the interpreter's lock) while the next is rendered.
         """
         with ThreadPoolExecutor(max_workers=1) as pool:
-            ahead: deque[tuple[list[Rendered | Document | TemplateError], Future[list[Encoding]]]] = deque()
+            ahead: deque[tuple[list[Item], Future[list[Encoding]]]] = deque()
             for batch in self._render_batches(conversations):
                 texts = [rendered.text for rendered in batch if isinstance(rendered, Rendered)]
                 ahead.append((batch, pool.submit(self.backend.encode_batch, texts, add_special_tokens=False)))
@@ -84,10 +90,8 @@ class ChatTokenizer:
         text = self.template.render(self._mark_quoted(messages), generation_prompt=True)
         return self._encode_marked(Rendered(text, [])).input_ids.tolist()
 
-    def _render_batches(
-        self, conversations: Iterable[Sequence[Message]]
-    ) -> Iterator[list[Rendered | Document | TemplateError]]:
-        batch: list[Rendered | Document | TemplateError] = []
+    def _render_batches(self, conversations: Iterable[Sequence[Message]]) -> Iterator[list[Item]]:
+        batch: list[Item] = []
         characters = 0
         for messages in conversations:
             rendered = self._render(messages)
@@ -99,8 +103,7 @@ class ChatTokenizer:
         if batch:
             yield batch
 
-    def _render(self, messages: Sequence[Message]) -> Rendered | Document | TemplateError:
-        """What the batch encodes; the document itself where a special token is quoted (rare)."""
+    def _render(self, messages: Sequence[Message]) -> Item:
         try:
             if self._quotes_special_tokens(messages):
                 return self._encode_marked(self.template.render_learnt(self._mark_quoted(messages)))
@@ -109,15 +112,15 @@ class ChatTokenizer:
             return error
 
     def _finish(
-        self, batch: list[Rendered | Document | TemplateError], encodings: Future[list[Encoding]]
+        self, batch: list[Item], encodings: Future[list[Encoding]]
     ) -> Iterator[Document | TemplateError]:
         encoded = iter(encodings.result())
         for rendered in batch:
             yield self._label(rendered, next(encoded)) if isinstance(rendered, Rendered) else rendered
 
     def _label(self, rendered: Rendered, encoding: Encoding) -> Document:
-        input_ids = np.array(encoding.ids, np.int32)
-        labels = np.full_like(input_ids, IGNORED_LABEL)
+        input_ids = np.frombuffer(array.array("i", encoding.ids), np.int32)  # twice as fast as np.array
+        labels = np.full(len(input_ids), IGNORED_LABEL, np.int32)
         for span in rendered.learnt:
             start, stop = token_span(encoding, rendered.text, span)
             labels[start:stop] = input_ids[start:stop]
@@ -133,12 +136,9 @@ class ChatTokenizer:
         return Document(np.append(document.input_ids, eos), np.append(document.labels, eos))
 
     def _quotes_special_tokens(self, messages: Sequence[Message]) -> bool:
+        text = "\n".join([str(value) for message in messages for value in message.values()])
         # Single characters are found much faster than an expression of many tokens.
-        return any(
-            any(start in text for start in self._special_starts) and self._special.search(text)
-            for message in messages
-            for text in map(str, message.values())
-        )
+        return any(start in text for start in self._special_starts) and bool(self._special.search(text))
 
     def _mark_quoted(self, value: Any) -> Any:
         """Wrap special tokens in the messages' texts in markers (transformers' `mark_control_tokens`)."""

@@ -1,0 +1,264 @@
+"""The training function in gloo ranks: same losses however work is spread, resume, stopping, artifacts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifacts.local import LocalStore
+from artifacts.manifest import is_complete, local_folder, verify
+from tests.train import training
+from tests.train.conftest import Ranks
+from tests.train.training import LORA, params
+
+
+class Saver:
+    """Stands in for the checkpointer: each rank writes into its own folder, then they are put together."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def save(self, trainer: Any, step: int) -> None:
+        mine = self.root / f"rank-{trainer.task.rank}" / f"checkpoint-{step}"
+        trainer.write_checkpoint(mine)
+        shutil.copytree(mine, self.root / f"checkpoint-{step}", dirs_exist_ok=True)
+
+
+def train(root: Path, task_params: Any, **more: Any) -> tuple[Any, list[dict[str, Any]]]:
+    """In a rank: (outcome, metric rows). Model and prepared splits lie beside `root`."""
+    from train import loop, metrics
+
+    saver = Saver(root / "checkpoints")
+    task = training.task(
+        root, root.parent / "model", root.parent / "prepared", task_params, checkpointer=saver, **more
+    )
+    outcome = loop.train_rank(task)
+    return outcome, metrics.merged_from(task.store, task.prefix)
+
+
+def losses(rows: list[dict[str, Any]], key: str = "loss") -> list[float]:
+    return [row[key] for row in rows if key in row]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model and packed splits: 21 rows of unequal length and unequally many learnt tokens."""
+    root = tmp_path_factory.mktemp("loop")
+    training.write_model(root / "model", vocabulary=8192)  # an embedding of 1 MB
+    (root / "model" / "tokenizer.json").write_text("{}")
+    (root / "model" / "chat_template.jinja").write_text("template")
+    training.write_split(root / "prepared", "train", training.pack(training.documents(70), 48)[:21])
+    training.write_split(root / "prepared", "eval", training.pack(training.documents(9, seed=1), 48))
+    return root
+
+
+@pytest.fixture(scope="module")
+def reference(ranks: Ranks, inputs: Path) -> list[dict[str, Any]]:
+    """One worker, the whole global batch of 8 rows at once, two epochs of 3 steps (the last of 5 rows)."""
+    job = params(world_size=1, micro_batch_size=8, steps=None, epochs=2, learning_rate=1e-3)
+    return ranks(1, train, inputs / "reference", job)[0][1]
+
+
+@pytest.mark.parametrize(
+    ("world_size", "micro", "accumulation"),
+    [
+        (2, 4, 1),
+        (1, 2, 4),
+        # A step's 8 rows in 8 forward passes. An epoch's last step has 5: rank 1 ends with nothing to learn.
+        (2, 1, 4),
+    ],
+)
+def test_same_losses_however_a_batch_is_spread(
+    ranks: Ranks,
+    inputs: Path,
+    reference: list[dict[str, Any]],
+    world_size: int,
+    micro: int,
+    accumulation: int,
+) -> None:
+    job = params(
+        world_size=world_size,
+        micro_batch_size=micro,
+        gradient_accumulation_steps=accumulation,
+        steps=None,
+        epochs=2,
+        learning_rate=1e-3,
+    )
+    rows = ranks(world_size, train, inputs / f"spread-{world_size}-{micro}", job)[0][1]
+    assert len(losses(rows)) == 6 and len(losses(rows, "eval_loss")) == 2
+    for key in ("loss", "eval_loss", "grad_norm"):
+        assert losses(rows, key) == pytest.approx(losses(reference, key), rel=1e-5), key
+
+
+def test_packed_and_unpacked_losses_are_equal(ranks: Ranks, tmp_path: Path) -> None:
+    training.write_model(tmp_path / "model")
+    documents = training.documents(12)
+    rows = {}
+    for name, split in (("packed", training.pack(documents, 48)), ("unpacked", [[d] for d in documents])):
+        shutil.rmtree(tmp_path / "prepared", ignore_errors=True)
+        training.write_split(tmp_path / "prepared", "train", split)
+        # one step holds all: packing puts other documents together, so smaller steps would differ
+        job = params(micro_batch_size=6, steps=3, learning_rate=1e-3)
+        rows[name] = ranks(2, train, tmp_path / name, job)[0][1]
+    for key in ("loss", "grad_norm"):
+        assert losses(rows["packed"], key) == pytest.approx(losses(rows["unpacked"], key), rel=1e-5)
+
+
+def test_two_runs_give_the_same_bits(ranks: Ranks, inputs: Path) -> None:
+    job = params(method="lora", lora=LORA, steps=3)
+    first, second = (ranks(2, train, inputs / f"bits-{i}", job)[0][1] for i in range(2))
+    assert losses(first) == losses(second)
+    contents = [
+        {
+            path.name: path.read_bytes()
+            for path in final(inputs / f"bits-{i}").iterdir()
+            if path.suffix != ".jsonl"
+        }
+        for i in range(2)
+    ]
+    contents = [{name: data for name, data in files.items() if name != "COMPLETE.json"} for files in contents]
+    assert contents[0] == contents[1]
+
+
+def final(root: Path) -> Path:
+    return local_folder(LocalStore(root / "store"), "train/key/final")
+
+
+def test_adapter_artifact(ranks: Ranks, inputs: Path) -> None:
+    from safetensors.numpy import load_file
+
+    job = params(method="lora", lora=LORA, steps=2)
+    outcomes = ranks(
+        2,
+        train,
+        inputs / "adapter",
+        job,
+    )
+    assert [(outcome.ending, outcome.step) for outcome, _ in outcomes] == [("done", 2)] * 2
+    folder = final(inputs / "adapter")
+    assert verify(LocalStore(inputs / "adapter" / "store"), "train/key/final") == []
+    assert {path.name for path in folder.iterdir()} == {
+        "COMPLETE.json",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "chat_template.jinja",
+        "metrics.jsonl",
+        "tokenizer.json",
+    }
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["peft_type"]) == (4, 8, "LORA")
+    assert str(inputs) not in (folder / "adapter_config.json").read_text(), "a path of this host"
+    tensors = load_file(folder / "adapter_model.safetensors")
+    assert len(tensors) == 2 * 7 * 2  # A and B of seven projections in two layers
+    assert {str(tensor.dtype) for tensor in tensors.values()} == {"float32"}
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 2]
+
+
+def test_full_artifact_loads_as_the_trained_model(ranks: Ranks, inputs: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    ranks(2, train, inputs / "full", params(steps=2, strategy="fsdp"))
+    folder = final(inputs / "full")
+    base_config = json.loads((inputs / "model" / "config.json").read_text())
+    assert json.loads((folder / "config.json").read_text()) == base_config
+    assert (folder / "chat_template.jinja").read_text() == "template"
+    base, trained = (AutoModelForCausalLM.from_pretrained(path) for path in (inputs / "model", folder))
+    assert trained.lm_head.weight is trained.model.embed_tokens.weight
+    weights = dict(trained.named_parameters())
+    for name, before in base.named_parameters():
+        assert before.shape == weights[name].shape and not torch.equal(before, weights[name]), name
+
+
+def test_metric_rows(ranks: Ranks, inputs: Path) -> None:
+    job = params(steps=2, peak_flops_per_second=1e12, accelerator="A100-80GB", learning_rate=1e-3)
+    rows = ranks(2, train, inputs / "rows", job)[0][1]
+    first, second, evaluation = rows
+    assert first.keys() == second.keys() == {
+        "step", "epoch", "loss", "learning_rate", "grad_norm", "supervised_tokens_per_second",
+        "tokens_per_second", "padding_share", "data_wait_s", "peak_memory_bytes", "mfu", "time_s", "attempt",
+    }  # fmt: skip
+    assert evaluation.keys() == {"step", "epoch", "eval_loss", "time_s", "attempt"}
+    assert 0 < second["supervised_tokens_per_second"] < second["tokens_per_second"]
+    assert 0 < second["padding_share"] < 0.5
+    assert 0 < second["mfu"] < 1
+    assert second["learning_rate"] == pytest.approx(1e-3)
+    assert second["peak_memory_bytes"] > 50e6
+    assert second["epoch"] == pytest.approx(2 / 6)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "zero2", "zero3"])
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_resume_equals_uninterrupted(ranks: Ranks, inputs: Path, strategy: str, method: str) -> None:
+    job = params(
+        strategy=strategy,
+        method=method,
+        lora=LORA if method == "lora" else None,
+        offload="params" if strategy == "zero3" else "none",
+        steps=None,
+        epochs=1.5,  # 9 steps of 6 an epoch
+        save_every=4,
+    )
+    name = f"resume-{method}-{strategy}"
+    whole = ranks(2, train, inputs / name, job)[0][1]
+    checkpoint = inputs / name / "checkpoints" / "checkpoint-4"
+    if method == "lora":
+        assert (checkpoint / "adapter_model.safetensors").stat().st_size > 10_000
+        assert sum(path.stat().st_size for path in checkpoint.rglob("*")) < 900_000, "holds the frozen base?"
+    rest = inputs / f"{name}-rest"
+    resumed = ranks(2, resume, rest, job, checkpoint)[0]
+    assert [row["step"] for row in resumed if "loss" in row] == [5, 6, 7, 8, 9]
+    assert losses(resumed) == losses(whole)[4:]
+    assert losses(resumed, "eval_loss") == losses(whole, "eval_loss")
+    weights = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
+    assert (final(rest) / weights).read_bytes() == (final(inputs / name) / weights).read_bytes()
+
+
+def resume(root: Path, task_params: Any, checkpoint: Path) -> list[dict[str, Any]]:
+    return train(root, task_params, resume_from=checkpoint, attempt=2)[1]
+
+
+def test_resume_at_an_epochs_end(ranks: Ranks, inputs: Path) -> None:
+    lora = training.LoraParams(rank=4, alpha=8, dropout=0.1)  # so that the random state matters
+    job = params(method="lora", lora=lora, steps=None, epochs=2)
+    whole = ranks(2, train, inputs / "epoch", job)[0][1]
+    checkpoint = inputs / "epoch" / "checkpoints" / "checkpoint-6"
+    resumed = ranks(2, resume, inputs / "epoch-rest", job, checkpoint)[0]
+    assert losses(resumed) == losses(whole)[6:]
+
+
+def stop_on_one_rank(root: Path, task_params: Any) -> Any:
+    import os
+
+    asked = iter([False, False, os.environ["RANK"] == "1"])
+    return train(root, task_params, should_stop=lambda: next(asked))[0]
+
+
+def test_one_ranks_request_stops_all_after_saving(ranks: Ranks, inputs: Path) -> None:
+    outcomes = ranks(2, stop_on_one_rank, inputs / "stop", params(steps=9))
+    assert [(outcome.ending, outcome.step) for outcome in outcomes] == [("drained", 3)] * 2
+    assert (inputs / "stop" / "checkpoints" / "checkpoint-3" / "trainer_state.json").is_file()
+    assert not is_complete(LocalStore(inputs / "stop" / "store"), "train/key/final")
+
+
+def diverge(root: Path, task_params: Any) -> str:
+    from train.stage import StageError
+
+    with pytest.raises(StageError) as caught:
+        train(root, task_params)
+    return str(caught.value)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(ranks: Ranks, inputs: Path) -> None:
+    message = ranks(2, diverge, inputs / "nan", params(learning_rate=1e38, max_grad_norm=0.0))[1]
+    assert "the loss is nan at step" in message and "lower training.learning_rate" in message
+
+
+def test_more_ranks_than_planned_are_refused(ranks: Ranks, inputs: Path) -> None:
+    with pytest.raises(AssertionError, match="1 ranks were started, the plan says 2"):
+        ranks(1, train, inputs / "refused", params(world_size=2))

@@ -1,0 +1,163 @@
+"""Strategies give the same training as ddp, and really spread what they say they do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artifacts.local import LocalStore
+from artifacts.manifest import local_folder
+from tests.train import training
+from tests.train.conftest import Ranks
+from tests.train.training import LORA, params
+from train import strategies
+from train.stage import StageUserError
+
+STRATEGIES = {"fsdp": "none", "zero2": "none", "zero3": "params"}  # with what offload
+
+
+def job(strategy: str, method: str, **changes: Any) -> Any:
+    return params(
+        strategy=strategy,
+        method=method,
+        lora=LORA if method == "lora" else None,
+        offload=STRATEGIES.get(strategy, "none"),
+        learning_rate=1e-3,
+        gradient_accumulation_steps=2,
+        **changes,
+    )
+
+
+def train(root: Path, task_params: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """In a rank: metric rows, and how many elements of weights and of optimizer state it holds."""
+    from train import metrics, trainer
+
+    held: dict[str, Any] = {}
+
+    class Watched(trainer.RankTrainer):
+        def write_final(self) -> None:
+            held.update(local_elements(self))
+            super().write_final()
+
+    trainer.RankTrainer = Watched
+    from train import loop
+
+    mine = training.task(root, root.parent / "model", root.parent / "prepared", task_params)
+    loop.train_rank(mine)
+    return metrics.merged_from(mine.store, mine.prefix), held
+
+
+def local_elements(trainer: Any) -> dict[str, Any]:
+    from torch.distributed.tensor import DTensor
+
+    parameters = list(trainer.accelerator.unwrap_model(trainer.model).parameters())
+
+    def local(parameter: Any) -> int:
+        if isinstance(parameter, DTensor):
+            return parameter.to_local().numel()
+        return parameter.ds_tensor.numel() if hasattr(parameter, "ds_tensor") else parameter.numel()
+
+    optimizer = trainer.optimizer
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    moments = [state["exp_avg"] for state in optimizer.state.values()]
+    return {
+        "dtensors": sum(isinstance(parameter, DTensor) for parameter in parameters),
+        "parameters": len(parameters),
+        "weights": sum(map(local, parameters)),
+        "moments": sum(m.to_local().numel() if isinstance(m, DTensor) else m.numel() for m in moments),
+    }
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("strategies")
+    training.write_model(root / "model", tied=False)
+    training.write_split(root / "prepared", "train", training.pack(training.documents(40), 48))
+    return root
+
+
+@pytest.fixture(scope="module", params=["full", "lora"])
+def ddp(request: pytest.FixtureRequest, ranks: Ranks, inputs: Path) -> tuple[str, Any]:
+    return request.param, ranks(2, train, inputs / f"ddp-{request.param}", job("ddp", request.param))
+
+
+def adapter(root: Path) -> dict[str, Any]:
+    from safetensors.numpy import load_file
+
+    return load_file(
+        local_folder(LocalStore(root / "store"), "train/key/final") / "adapter_model.safetensors"
+    )
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_equals_ddp_and_is_spread(ranks: Ranks, inputs: Path, ddp: tuple[str, Any], strategy: str) -> None:
+    method, reference = ddp
+    root = inputs / f"{strategy}-{method}"
+    answers = ranks(2, train, root, job(strategy, method))
+    for key in ("loss", "grad_norm"):
+        got, wanted = ([row[key] for row in rows if key in row] for rows in (answers[0][0], reference[0][0]))
+        assert got == pytest.approx(wanted, rel=1e-5), key
+    whole = reference[0][1]
+    held = [answer[1] for answer in answers]
+    if strategy == "fsdp":
+        assert all(one["dtensors"] == one["parameters"] for one in held)
+    if strategy in ("fsdp", "zero3"):
+        assert all(one["weights"] < 0.6 * whole["weights"] for one in held)
+    assert all(one["moments"] < 0.6 * whole["moments"] for one in held)
+    if method == "lora":
+        check_adapter(adapter(root), adapter(inputs / "ddp-lora"))
+
+
+def check_adapter(tensors: dict[str, Any], reference: dict[str, Any]) -> None:
+    """Whole, changed on both ranks' halves, and what ddp learnt."""
+    import numpy as np
+
+    assert tensors.keys() == reference.keys()
+    for name, tensor in tensors.items():
+        assert tensor.shape == reference[name].shape
+        if "lora_B" in name:  # zero before training
+            assert all(half.any() for half in np.array_split(tensor, 2)), name
+        assert np.allclose(tensor, reference[name], rtol=1e-2, atol=1e-5), name
+
+
+@pytest.mark.parametrize("strategy", ["ddp", *STRATEGIES])
+def test_bf16_with_checkpointing_stays_close(
+    ranks: Ranks, inputs: Path, ddp: tuple[str, Any], strategy: str
+) -> None:
+    method, reference = ddp
+    root = inputs / f"bf16-{strategy}-{method}"
+    rows = ranks(2, train, root, job(strategy, method, precision="bf16", gradient_checkpointing=True))[0][0]
+    got, wanted = ([row["loss"] for row in rows] for rows in (rows, reference[0][0]))
+    assert got == pytest.approx(wanted, rel=2e-3)
+    assert got != wanted
+
+
+def test_deepspeed_needs_no_compiler_and_divides_its_batch() -> None:
+    config = strategies.deepspeed_config(job("zero3", "full"), on_gpu=True)
+    json.dumps(config)
+    assert config["train_batch_size"] == 2 * 2 * 2
+    assert config["zero_force_ds_cpu_optimizer"] is False
+    assert "optimizer" not in config  # DeepSpeed's own would be compiled at run time
+    assert config["zero_optimization"]["offload_param"] == {"device": "cpu", "pin_memory": True}
+
+
+def test_offloading_the_optimizer_keeps_parameters() -> None:
+    config = strategies.deepspeed_config(params(strategy="zero3", offload="optimizer"), on_gpu=True)
+    assert "offload_optimizer" in config["zero_optimization"]
+    assert "offload_param" not in config["zero_optimization"]
+
+
+def test_fp16_under_deepspeed_needs_a_gpu() -> None:
+    with pytest.raises(StageUserError, match="no fp16 on CPUs"):
+        strategies.training_options(params(strategy="zero2", precision="fp16"), on_gpu=False)
+
+
+def test_unsharded_fsdp_is_noticed() -> None:
+    import torch
+
+    with pytest.raises(Exception, match="left 2 weights whole"):
+        strategies.check_sharded(torch.nn.Linear(2, 2), world_size=2)
