@@ -34,7 +34,8 @@ GRACE_S = 30.0
 
 def _import_light() -> None:
     """What `prepare` needs: no torch."""
-    import train.__main__  # noqa: F401
+    import train.__main__
+    import train.prepare  # noqa: F401
 
 
 def _import_heavy() -> None:

@@ -96,7 +96,7 @@ def _stage(plan_json: bytes, work: str, deaths: tuple[Death, ...], step_s: float
     from train.engines import ranks
     from train.stage import StageContext
 
-    made = ranks._task
+    made = ranks.Rank.task
 
     def mortal_task(*arguments: Any) -> Any:
         task = made(*arguments)
@@ -107,7 +107,7 @@ def _stage(plan_json: bytes, work: str, deaths: tuple[Death, ...], step_s: float
 
         return dataclasses.replace(task, on_step=on_step)
 
-    ranks._task = mortal_task
+    ranks.Rank.task = mortal_task
     parsed = Plan.from_json(plan_json)
     store = LocalStore(Path(parsed.store.removeprefix("file://")))
     context = StageContext(

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 # Stands in for `train.preload` and the stages: what the host does is the same whatever they import.
 STUBS = {
     "train/preload.py": "import time\ndef preload():\n    time.sleep(0.5)\n",
+    "train/prepare.py": "",
     "train/__main__.py": """
 import os, signal, sys, time
 
@@ -151,3 +152,12 @@ def test_the_host_ends_when_an_import_fails(tmp_path: Path) -> None:
     driver.ask("1", "train", "sleep")
     assert driver.process.wait(10) == 1
     assert driver.process.stdout.read() == b""
+
+
+def _threads_of_parent() -> int:
+    return len(list(Path(f"/proc/{os.getppid()}/task").iterdir()))
+
+
+def test_the_libraries_start_no_threads(ranks: Any) -> None:
+    """In the server that ranks are forked from, which imports what the heavy nursery does."""
+    assert ranks(1, _threads_of_parent) == [1]

@@ -59,6 +59,7 @@ def run(job: RankJob, context: StageContext) -> str:
 
 def _fit(job: RankJob, context: StageContext, *, on_cluster: bool) -> str:
     import ray
+    import torch
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
@@ -73,7 +74,7 @@ def _fit(job: RankJob, context: StageContext, *, on_cluster: bool) -> str:
             include_dashboard=False,
             logging_level="warning",
         )
-    use_gpu = params.accelerator is not None
+    use_gpu = params.accelerator is not None or torch.cuda.is_available()
     trainer = TorchTrainer(
         _rank,
         train_loop_config={**dataclasses.asdict(job), "on_cluster": on_cluster},
