@@ -76,9 +76,8 @@ def main() -> None:
     print(f"{options.kind}: {size / 1e9:.2f} GB, {rows[0][1][1]:,} records, {os.cpu_count()} cores\n")
     print(f"| {'':24} | seconds | MB/s | records/s | peak RSS, MB |\n|{'-' * 26}|---:|---:|---:|---:|")
     for title, (seconds, records, peak_bytes) in rows:
-        megabytes_per_second = size / seconds / 1e6
         figures = (
-            f"{seconds:.1f} | {megabytes_per_second:.0f} | {records / seconds:,.0f} | {peak_bytes / 1e6:.0f}"
+            f"{seconds:.1f} | {size / seconds / 1e6:.0f} | {records / seconds:,.0f} | {peak_bytes / 1e6:.0f}"
         )
         print(f"| {title:24} | {figures} |")
 
