@@ -19,7 +19,7 @@ LAUNCHER_LAYERS = [
     ["memory", "sizing", "batch", "resolve", "rehearsal", "stages"],
     ["plan", "plan_text"],
     ["journal", "board"],
-    ["backends", "checkpoints", "record", "fetch", "report", "reporting", "data_check", "live"],
+    ["backends", "checkpoints", "record", "garbage", "fetch", "report", "reporting", "data_check", "live"],
     ["run"],
     ["pilot"],
     ["commands", "cli", "__main__"],

@@ -15,7 +15,7 @@ from launcher.backends.local import run_folder
 from launcher.board import Board
 from launcher.commands.options import Place
 from launcher.commands.output import is_terminal, remark, say, show_json
-from launcher.errors import EXIT_DETACHED, Problem, RunFailed, UserError
+from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, Problem, RunFailed, UserError
 from launcher.live import LiveView, PlainView, View, follow
 
 _ANSWER_CHARACTERS = 300  # of a cell, at the end of a run
@@ -70,7 +70,7 @@ def show_results(place: Place, run_id: str, plan: Plan, *, as_json: bool) -> Non
 
 
 def _raise_for(board: Board, place: Place, run_id: str) -> None:
-    """Turn an ending other than success into its error."""
+    """Turn an ending other than success into its message and exit code."""
     if board.state == "failed":
         if board.user_error:
             raise UserError(
@@ -78,17 +78,15 @@ def _raise_for(board: Board, place: Place, run_id: str) -> None:
             )
         raise RunFailed(board.failed_stage, board.cause, board.advice, board.evidence)
     if board.state == "drained":
-        raise RunFailed(
-            next((name for name, stage in board.stages.items() if stage.state == "drained"), "run"),
-            "stopped on request",
-            f"`slipway resume {run_id}` goes on from its newest checkpoint",
-            str(place.store.uri),
+        remark(
+            f"{run_id} was stopped on request; `slipway resume {run_id}` goes on from its newest checkpoint"
         )
+        raise typer.Exit(EXIT_RUN_FAILED)
     if board.state != "complete":
         log = run_folder(place.work, run_id) / "driver.log"
-        raise RunFailed(
-            "run", "its driver ended before the run did", f"`slipway resume {run_id}` goes on", str(log)
-        )
+        remark(f"error: the driver of {run_id} ended before the run did; `slipway resume {run_id}` goes on")
+        remark(f"  evidence: {log}")
+        raise typer.Exit(EXIT_RUN_FAILED)
 
 
 def _view(run_id: str, as_json: bool) -> View:

@@ -30,7 +30,9 @@ def fetch(
     cluster: ClusterName = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Copy a product of a run out of the store, checking every byte against its manifest.
+    """Copy what a run has made out of the store.
+
+    Every byte is checked against its manifest.
 
     Example: slipway fetch support-bot merged --to ./support-bot-model
     """
@@ -62,13 +64,15 @@ def verify(
     cluster: ClusterName = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Re-read every byte of an artifact, or of all that a run has made, and compare with the manifests.
+    """Re-read every byte of an artifact or of a run.
+
+    Of a run: of all that it has made, its checkpoints too. Each is compared with its manifest.
 
     Examples: slipway verify support-bot, slipway verify train/9f86d081
     """
+    from artifacts.manifest import read_marker
     from artifacts.manifest import verify as problems_of
     from launcher.live import amount
-    from launcher.record import size_bytes
 
     place = open_place(cluster)
     found = {prefix: problems_of(place.store, prefix) for prefix in _prefixes(place.store, what)}
@@ -76,8 +80,9 @@ def verify(
         show_json(found)
     else:
         for prefix, problems in found.items():
-            size = size_bytes(place.store, prefix)
-            say(f"{'ok ' if not problems else 'BAD'}  {prefix}  {amount(size or 0, 'bytes')}")
+            manifest = read_marker(place.store, prefix)
+            size = amount(manifest.size_bytes, "bytes") if manifest else ""
+            say(f"{'ok ' if not problems else 'BAD'}  {prefix}  {size}")
             for problem in problems:
                 say(f"       {problem}")
     if any(found.values()):
@@ -89,7 +94,9 @@ def report(
     cluster: ClusterName = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Write the run's report.html again, as far as the run has come, and say where it is.
+    """Write a run's report.html anew.
+
+    As far as the run has come; says where it is.
 
     Example: slipway report support-bot
     """

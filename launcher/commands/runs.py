@@ -24,7 +24,7 @@ def status(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch it to its end.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far a run is: its stages, checkpoints, and why it failed if it did.
+    """Show how far a run is, or why it failed.
 
     Example: slipway status support-bot
     """
@@ -52,7 +52,9 @@ def logs(
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the stage has ended.")] = False,
 ) -> None:
-    """Print what a stage wrote in its newest attempt. Left out, the stage that runs, failed or came last.
+    """Print what a stage of a run wrote.
+
+    The newest attempt of the stage; left out, of the one that runs, failed or came last.
 
     Example: slipway logs support-bot --stage train -f
     """
@@ -83,8 +85,9 @@ def resume(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return at once; the run goes on.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a run that was stopped, killed or failed, from its newest checkpoint that verifies.
+    """Go on with a run from its newest sound checkpoint.
 
+    For runs that were stopped, killed or failed; a checkpoint with a byte that differs is passed over.
     The plan is the run's own: a job file that was edited since makes another run, by `slipway submit`.
 
     Example: slipway resume support-bot-1a2b3c4d
@@ -113,7 +116,9 @@ def cancel(
     ] = 120.0,
     as_json: AsJson = False,
 ) -> None:
-    """Stop a run: training saves a checkpoint at the next step and ends; `slipway resume` goes on from there.
+    """Save and stop a run.
+
+    Training saves a checkpoint at the next step and ends; `slipway resume` goes on from there.
 
     Example: slipway cancel support-bot --grace 30
     """
@@ -185,26 +190,24 @@ def gc(
 ) -> None:
     """Remove artifacts that no run refers to.
 
+    And what writes that were killed have left, once it is a day old.
+
     Example: slipway gc --dry-run
     """
-    from launcher import record
+    from launcher import garbage
     from launcher.live import amount
 
     place = open_place(cluster)
-    found = record.garbage(place.store)
+    found = garbage.find(place.store)
     if not dry_run:
-        record.collect(place.store, found)
+        garbage.collect(place.store, found)
     total_bytes = sum(item.size_bytes for item in found)
     if as_json:
-        return show_json({"removed": not dry_run, "size_bytes": total_bytes, "artifacts": found})
+        return show_json({"removed": not dry_run, "size_bytes": total_bytes, "found": found})
     for item in found:
-        say(f"{amount(item.size_bytes, 'bytes'):>10}  {item.prefix}")
+        say(f"{amount(item.size_bytes, 'bytes'):>10}  {item.path}")
     verb = "would be removed" if dry_run else "removed"
-    say(
-        f"{amount(total_bytes, 'bytes'):>10}  {verb}, {len(found)} artifacts"
-        if found
-        else "nothing to remove"
-    )
+    say(f"{amount(total_bytes, 'bytes'):>10}  {verb}, {len(found)} in all" if found else "nothing to remove")
 
 
 def drive(run: RequiredRun, cluster: ClusterName = "local") -> None:
@@ -252,15 +255,17 @@ def _telling_stage(board: Board) -> str:
 def _resume_point(place: Place, plan: Plan) -> str:
     from artifacts.contract import StageKind
     from artifacts.manifest import is_complete
-    from launcher.checkpoints import newest_verified, training_prefix
+    from launcher.checkpoints import newest_step, training_prefix
 
     missing = [stage.kind for stage in plan.stages if not is_complete(place.store, stage.output)]
     if not missing:
         return "every stage is complete already"
     if StageKind.TRAIN not in missing:
         return f"training is complete; {', '.join(missing)} to do"
-    checkpoint = newest_verified(place.store, training_prefix(plan))
-    return f"training goes on from step {checkpoint.step}" if checkpoint else "training has no checkpoint yet"
+    step = newest_step(place.store, training_prefix(plan))
+    if step < 0:
+        return "training has no checkpoint yet"
+    return f"training goes on from step {step}, or an earlier one should that checkpoint not verify"
 
 
 def _status_json(place: Place, run_id: str, board: Board, plan: Plan) -> dict[str, object]:
