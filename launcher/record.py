@@ -13,9 +13,9 @@ from artifacts.events import events_prefix
 from artifacts.manifest import MARKER, is_complete, local_folder
 from artifacts.segments import read_all
 from artifacts.store import ObjectMissingError, Store
-from launcher.board import Board, RunState
 from launcher.errors import Problem, UserError
-from launcher.journal import RUN
+from launcher.progress.board import Board, RunState
+from launcher.progress.journal import RUN
 
 RUNS = "runs"
 REPORT = "report.html"

@@ -12,11 +12,11 @@ import typer
 from artifacts.contract import Plan
 from launcher import pilot, record
 from launcher.backends.local import run_folder
-from launcher.board import Board
 from launcher.commands.options import Place
 from launcher.commands.output import is_terminal, remark, say, show_json
 from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, Problem, RunFailed, UserError
-from launcher.live import LiveView, PlainView, View, follow
+from launcher.progress.board import Board
+from launcher.progress.live import LiveView, PlainView, View, follow
 
 _ANSWER_CHARACTERS = 300  # of a cell, at the end of a run
 

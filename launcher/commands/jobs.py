@@ -79,7 +79,7 @@ def plan(
 
     Example: slipway plan support-bot.yaml --set training.learning_rate=2e-4
     """
-    from launcher.plan_text import render, to_json
+    from launcher.planning.text import render, to_json
 
     made, place = _make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
     if as_json:

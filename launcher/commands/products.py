@@ -38,7 +38,7 @@ def fetch(
     """
     from launcher import fetch as copying
     from launcher import record
-    from launcher.live import amount
+    from launcher.progress.live import amount
 
     place = open_place(cluster)
     run_id = record.find(place.store, run)
@@ -72,7 +72,7 @@ def verify(
     """
     from artifacts.manifest import read_marker
     from artifacts.manifest import verify as problems_of
-    from launcher.live import amount
+    from launcher.progress.live import amount
 
     place = open_place(cluster)
     found = {prefix: problems_of(place.store, prefix) for prefix in _prefixes(place.store, what)}

@@ -12,8 +12,8 @@ from launcher.commands.output import columns, remark, say, show_json, when
 
 if TYPE_CHECKING:
     from artifacts.contract import Plan
-    from launcher.board import Board
     from launcher.commands.options import Place
+    from launcher.progress.board import Board
 
 runs_app = typer.Typer(help="List runs, or forget one.", invoke_without_command=True)
 
@@ -195,7 +195,7 @@ def gc(
     Example: slipway gc --dry-run
     """
     from launcher import garbage
-    from launcher.live import amount
+    from launcher.progress.live import amount
 
     place = open_place(cluster)
     found = garbage.find(place.store)
@@ -220,7 +220,7 @@ def drive(run: RequiredRun, cluster: ClusterName = "local") -> None:
 
 def _list_runs(cluster: str, as_json: bool) -> None:
     from launcher import pilot, record
-    from launcher.live import duration
+    from launcher.progress.live import duration
 
     place = open_place(cluster)
     found = record.list_runs(place.store, pilot.alive_runs(place.work))
@@ -286,7 +286,7 @@ def _show_status(place: Place, run_id: str, board: Board, plan: Plan) -> None:
 
     from launcher import checkpoints
     from launcher.commands.follow import show_results
-    from launcher.live import amount, table
+    from launcher.progress.live import amount, table
 
     driver = f" ({board.driver})" if board.state == "running" else ""
     now_s = board.ended_s or time.time()

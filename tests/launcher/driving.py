@@ -29,7 +29,7 @@ from artifacts.manifest import ArtifactWriter
 from artifacts.store import Store
 from launcher import record
 from launcher.backends.local import LocalBackend
-from launcher.journal import Journal
+from launcher.progress.journal import Journal
 
 FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
 

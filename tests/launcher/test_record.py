@@ -11,7 +11,7 @@ from artifacts.local import LocalStore
 from artifacts.manifest import ArtifactWriter
 from launcher import record
 from launcher.errors import UserError
-from launcher.journal import Journal
+from launcher.progress.journal import Journal
 from launcher.status import Fail
 from tests.launcher.driving import make_run
 

@@ -21,9 +21,9 @@ from artifacts.contract import (
     TrainParams,
     canonical_json,
 )
-from launcher.batch import arithmetic, counted_workers
 from launcher.memory import bytes_text
 from launcher.names import short_key
+from launcher.planning.batch import arithmetic, counted_workers
 from launcher.spec.job import SPLITS
 
 WIDTH = 100

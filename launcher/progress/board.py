@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from launcher.journal import RUN
+from launcher.progress.journal import RUN
 
 StageState = Literal["pending", "waiting", "running", "restarting", "complete", "drained", "failed"]
 #: interrupted: it was running, and its driver is gone.
