@@ -1,5 +1,5 @@
-"""The state of a run and its stages, folded from the rows of its events. Pure: the live table, `status`, the
-list of runs and the report all read the same board."""
+"""The state of a run and its stages, folded from the rows of its events. Pure: the live table, `status` and
+the list of runs read the same board."""
 
 from __future__ import annotations
 
