@@ -147,7 +147,7 @@ class _TokenCount:
     def __init__(self, path: Path, format: Format, tokenizer: Path, max_length: int) -> None:
         root = Path(__file__).parents[1]
         search = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-        command = [sys.executable, "-m", "train.data.check", str(path), f"--format={format}"]
+        command = [sys.executable, "-P", "-m", "train.data.check", str(path), f"--format={format}"]
         command += [f"--tokenizer={tokenizer}", f"--max-length={max_length}"]
         self._tokenizer = tokenizer
         self._process = subprocess.Popen(
@@ -205,7 +205,8 @@ def render(report: Report) -> str:
 
 def _facts(report: Report) -> Iterator[str]:
     yield f"{report.path}: {report.said}, {report.size_bytes:,} bytes"
-    counts = f"  {report.records:,} good records, {report.bad_records:,} bad"
+    noun = "record" if report.records == 1 else "records"
+    counts = f"  {report.records:,} good {noun}, {report.bad_records:,} bad"
     if report.duplicates:
         counts += f", {report.duplicates:,} of the good repeat an earlier one"
     yield counts
