@@ -95,6 +95,7 @@ def resume(
     place = open_place(cluster)
     run_id = record.find(place.store, run)
     made = record.load_plan(place.store, run_id)
+    place.require_writable()
     if not pilot.is_alive(place.work, run_id):
         remark(_resume_point(place, made))
     started = pilot.launch(place.store, run_id, place.work)
@@ -130,10 +131,11 @@ def cancel(
             if as_json
             else say(f"{run_id} is not running: {state}")
         )
-    request = {"time_s": time.time(), "grace_s": grace_s}
-    place.store.write_bytes(stop_key(run_id), canonical_json(request))
-    remark(f"asked {run_id} to stop; waiting up to {grace_s:.0f} s for it to save")
+    request = canonical_json({"time_s": time.time(), "grace_s": grace_s})
+    remark(f"asking {run_id} to stop; it has {grace_s:.0f} s to save")
     while pilot.is_alive(place.work, run_id):
+        if not place.store.exists(stop_key(run_id)):  # a drive that is just beginning removes older ones
+            place.store.write_bytes(stop_key(run_id), request)
         time.sleep(0.1)
     board = record.load_board(place.store, run_id, alive=False)
     step = board.stages["train"].checkpoint_step if "train" in board.stages else None

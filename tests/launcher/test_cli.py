@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.local import LocalStore
+from launcher.commands.follow import _escaped
 from launcher.pilot import alive_runs
 from tests.launcher.driving import wait_for
 
@@ -105,6 +106,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     desk = Desk(tmp_path_factory.mktemp("done"))
     desk.said = desk.slipway("submit", "bot.yaml")  # type: ignore[attr-defined]
     return desk
+
+
+def test_an_answer_gives_no_orders_to_the_terminal() -> None:
+    assert _escaped("\x1b[2J[bold]a\nb") == "\N{REPLACEMENT CHARACTER}[2J\\[bold]a b"
 
 
 # Help and imports ---------------------------------------------------------------------------------------
@@ -335,6 +340,10 @@ def test_a_bad_record_is_a_user_error(desk: Desk) -> None:
         (["frobnicate"], "frobnicate"),
         (["submit"], "JOB"),
         (["schema", "store"], "job or cluster"),
+        (["cancel", ""], "run (empty name)"),
+        (["fetch", "bot", "--to", "/proc/nowhere"], "/proc/nowhere: no such file or directory"),
+        (["fetch", "bot", "report", "--to", "bot.yaml"], "bot.yaml: file exists"),
+        (["data", "check", "none.jsonl"], "no such file; check the path"),
         (["init", "No Good"], "No Good"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -355,6 +364,55 @@ def test_nothing_is_written_for_a_job_that_is_refused(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.slipway("submit", "bot.yaml", "--set", "training.epochs=-1", code=2)
     assert not (tmp_path / ".slipway").exists()
+
+
+@pytest.mark.parametrize("field", ["store", "work"])
+def test_a_store_or_work_folder_that_can_not_be_written_is_told_before_the_start(
+    tmp_path: Path, field: str
+) -> None:
+    desk = Desk(tmp_path)
+    (tmp_path / "closed.yaml").write_text(f"backend: local\n{field}: bot.yaml/inside\n")
+    said = desk.slipway("submit", "bot.yaml", "--cluster", "./closed.yaml", code=2)
+    assert said.startswith(f"error: {field} {tmp_path}/bot.yaml/inside: can't be written: not a directory")
+    assert said.count("\n") == 1 and alive_runs(desk.work) == []
+
+
+def test_a_driver_that_could_not_write_its_events_says_why(desk: Desk) -> None:
+    desk.behave(train=["slow:3"])
+    first = desk.start("submit", "bot.yaml")
+    desk.wait_for_stage("train")
+    (log,) = desk.work.glob("runs/*/driver.log")
+    log.write_text("OSError: [Errno 28] No space left on device: '/store/runs'\n")
+    os.kill(desk.driver(), signal.SIGKILL)
+    _, err = first.communicate(timeout=30)
+    assert "its driver ended before the run did: a disk is full" in err and "free space" in err
+    desk.slipway("submit", "bot.yaml")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "words"),
+    [
+        (">&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        ("> /dev/full", 3, "error: output: the disk is full; free space"),
+        ("| cat > /dev/null", 0, ""),
+    ],
+)
+def test_output_that_goes_nowhere(done: Desk, redirection: str, code: int, words: str) -> None:
+    ended = subprocess.run(
+        f"{sys.executable} {ROOT}/tests/launcher/fake_cli.py plan bot.yaml {redirection}",
+        shell=True,
+        cwd=done.folder,
+        env=done.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == code and ended.stderr.startswith(words)
+    assert ended.stderr.count("\n") == bool(words)
+
+
+def test_a_terminal_of_another_encoding_gets_question_marks(done: Desk) -> None:
+    assert "bot-" in done.slipway("plan", "bot.yaml", PYTHONIOENCODING="ascii")
 
 
 def test_debugging_shows_the_traceback(done: Desk) -> None:
