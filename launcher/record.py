@@ -82,7 +82,9 @@ class RunSummary:
     name: str
     state: RunState
     created_s: float | None  # Unix time
+    started_s: float | None  # the newest drive
     ended_s: float | None
+    driven_s: float  # time in drives that have ended
     stages_complete: int
     stages: int
 
@@ -143,7 +145,9 @@ def _summary(store: Store, run_id: str, alive: bool) -> RunSummary:
         name=run_id.rpartition("-")[0],
         state=board.state,
         created_s=board.created_s,
+        started_s=board.started_s,
         ended_s=board.ended_s,
+        driven_s=board.driven_s,
         stages_complete=sum(is_complete(store, stage.output) for stage in stages),
         stages=len(stages),
     )

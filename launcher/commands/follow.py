@@ -15,7 +15,7 @@ from launcher import pilot, record
 from launcher.backends.local import run_folder, tail
 from launcher.board import Board
 from launcher.commands.options import Place
-from launcher.commands.output import is_terminal, remark, say, show_json
+from launcher.commands.output import is_terminal, remark, say, say_now, show_json
 from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, Problem, RunFailed, UserError
 from launcher.live import LiveView, PlainView, View, follow
 from launcher.status import Observation, classify, last_line
@@ -108,16 +108,11 @@ def _driver_failed(log: Path, since_s: float, run_id: str) -> RunFailed:
 
 def _view(run_id: str, as_json: bool) -> View:
     if as_json or not is_terminal() or os.environ.get("CI") or os.environ.get("TERM") == "dumb":
-        write: Callable[[str], None] = remark if as_json else _say_now
+        write: Callable[[str], None] = remark if as_json else say_now
         return PlainView(write)
     from rich.console import Console
 
     return LiveView(Console(file=sys.stdout), run_id)
-
-
-def _say_now(line: str) -> None:
-    say(line)
-    sys.stdout.flush()
 
 
 def _say_scores(scores: dict[str, dict[str, float]]) -> None:

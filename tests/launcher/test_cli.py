@@ -168,6 +168,14 @@ def test_submit_ends_with_model_report_scores_and_answers(done: Desk) -> None:
     assert re.search(rf"model   {done.store.root}/merged/[0-9a-f]{{64}}\n", said)
 
 
+def test_the_time_of_a_run_leaves_out_pauses_between_its_drives(done: Desk) -> None:
+    (before,) = done.json("runs")  # type: ignore[misc]
+    time.sleep(1)
+    done.slipway("submit", "bot.yaml")
+    (after,) = done.json("runs")  # type: ignore[misc]
+    assert before["driven_s"] < after["driven_s"] < before["driven_s"] + 1
+
+
 def test_the_repeat_starts_no_host(done: Desk) -> None:
     began = time.monotonic()
     said = done.slipway("submit", "bot.yaml")
@@ -278,6 +286,14 @@ def test_detach_returns_at_once(desk: Desk) -> None:
     follower = desk.start("logs", "bot", "-s", "train", "-f")
     assert "complete" in desk.slipway("status", "bot", "-f")
     assert "train: attempt 1" in follower.communicate(timeout=30)[0]
+
+
+def test_following_the_logs_goes_from_stage_to_stage(desk: Desk) -> None:
+    desk.behave(prepare=["slow:1"], train=["slow:1"])
+    desk.slipway("submit", "bot.yaml", "--detach")
+    said = desk.slipway("logs", "-f")
+    assert re.findall(r"^(\w+): attempt 1", said, re.M)[-4:] == ["prepare", "train", "merge", "predict"]
+    assert desk.json("runs")[0]["state"] == "complete"  # type: ignore[index]
 
 
 def test_a_killed_driver_is_told_and_the_next_submit_goes_on(desk: Desk) -> None:
