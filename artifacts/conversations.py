@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from json.encoder import encode_basestring
-from typing import Any, Literal
+from typing import Any
 
-Format = Literal["messages", "alpaca"]
+from artifacts.contract import RecordFormat
+
 Message = dict[str, str]
 
-FORMATS: tuple[Format, ...] = ("messages", "alpaca")
+FORMATS: tuple[RecordFormat, ...] = ("messages", "alpaca")
 ROLES = ("system", "user", "assistant", "tool")
 WANTED = "wanted: messages, or instruction and output (optional input, system, history)"
 
-_COLUMNS: dict[Format, Collection[str]] = {
+_COLUMNS: dict[RecordFormat, Collection[str]] = {
     "messages": ("messages",),
     "alpaca": ("instruction", "input", "output", "system", "history"),
 }
@@ -45,14 +46,14 @@ class RecordError(ValueError):
     """The record can't be used; the message says why, in one line."""
 
 
-def detect_format(columns: Collection[str]) -> Format | None:
+def detect_format(columns: Collection[str]) -> RecordFormat | None:
     """The format whose required columns are all there."""
     if "messages" in columns:
         return "messages"
     return "alpaca" if "instruction" in columns and "output" in columns else None
 
 
-def conversation(record: object, format: Format) -> list[Message]:
+def conversation(record: object, format: RecordFormat) -> list[Message]:
     """The record's messages, checked. Raises RecordError."""
     if type(record) is not dict:
         raise RecordError(f"not an object but {describe(record)}; {WANTED}")
@@ -63,7 +64,7 @@ def conversation(record: object, format: Format) -> list[Message]:
     return _check(_messages_of_alpaca(record))
 
 
-def ignored_columns(record: Collection[str], format: Format) -> list[str]:
+def ignored_columns(record: Collection[str], format: RecordFormat) -> list[str]:
     """Columns that the format has no use for."""
     return [name for name in record if name not in _COLUMNS[format]]
 
