@@ -125,7 +125,7 @@ def figures(facts: RunFacts) -> list[Values]:
         rows.append(("Evaluation loss", words.number(last["eval_loss"]), remark))
     rates = sorted(row["tokens_per_second"] for row in facts.steps if row.get("tokens_per_second"))
     if rates:
-        rows.append(("Throughput", f"{words.count(rates[len(rates) // 2])} tok/s", "median"))
+        rows.append(("Throughput", words.count(rates[len(rates) // 2]), "tokens/s, median"))
     memory = [row["peak_memory_bytes"] for row in facts.steps if row.get("peak_memory_bytes")]
     if memory:
         rows.append(("Peak memory", words.size(max(memory)), "of one worker"))

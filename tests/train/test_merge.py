@@ -77,7 +77,7 @@ def merged(tmp_path: Path, base: Path, trained: Path, **training: object) -> Pat
     for prefix, folder in {"models/m": base, "train/t/final": trained}.items():
         write_marker(store, prefix, Manifest(files=[], location=folder.absolute().as_uri()))
     stages = [
-        stage(StageKind.TRAIN, train_params(method="lora", **training), "t"),
+        stage(StageKind.TRAIN, train_params(**{"method": "lora", **training}), "t"),
         stage(
             StageKind.MERGE,
             MergeParams(max_shard_size_bytes=SHARD_BYTES),
