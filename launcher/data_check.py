@@ -203,7 +203,8 @@ def render(report: Report) -> str:
 
 def _facts(report: Report) -> Iterator[str]:
     yield f"{report.path}: {report.said}, {report.size_bytes:,} bytes"
-    counts = f"  {report.records:,} good records, {report.bad_records:,} bad"
+    noun = "record" if report.records == 1 else "records"
+    counts = f"  {report.records:,} good {noun}, {report.bad_records:,} bad"
     if report.duplicates:
         counts += f", {report.duplicates:,} of the good repeat an earlier one"
     yield counts

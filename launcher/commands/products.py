@@ -45,16 +45,15 @@ def fetch(
     target = to or Path(f"{run_id}-{what or 'model'}")
     if what == "report":
         target = target if target.suffix else target.with_suffix(".html")
-        content = place.store.read_bytes(_report_key(place.store, run_id))
-        target.write_bytes(content)
-        size_bytes = len(content)
+        size_bytes = copying.fetch_object(place.store, _report_key(place.store, run_id), target)
     else:
         prefix = copying.product(record.load_plan(place.store, run_id), place.store, what)
         size_bytes = copying.fetch(place.store, prefix, target)
     if as_json:
         show_json({"run": run_id, "path": str(target.absolute()), "size_bytes": size_bytes})
     else:
-        say(f"{target}  {amount(size_bytes, 'bytes')}, every file as its manifest says")
+        checked = "" if what == "report" else ", every file as its manifest says"
+        say(f"{target}  {amount(size_bytes, 'bytes')}{checked}")
 
 
 def verify(
