@@ -9,21 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from json.encoder import encode_basestring
-from typing import Any, Literal
+from typing import Any
 
-Format = Literal["messages", "alpaca"]
+from artifacts.contract import RecordFormat
+
 Message = dict[str, str]
 
-FORMATS: tuple[Format, ...] = ("messages", "alpaca")
+FORMATS: tuple[RecordFormat, ...] = ("messages", "alpaca")
 ROLES = ("system", "user", "assistant", "tool")
-_WANTED: dict[Format, str] = {
+_WANTED: dict[RecordFormat, str] = {
     "messages": "messages",
     "alpaca": "instruction and output (optional input, system, history)",
 }
 
 _ANY = ", or ".join(_WANTED.values())
 
-_COLUMNS: dict[Format, Collection[str]] = {
+_COLUMNS: dict[RecordFormat, Collection[str]] = {
     "messages": ("messages",),
     "alpaca": ("instruction", "input", "output", "system", "history"),
 }
@@ -50,14 +51,14 @@ class RecordError(ValueError):
     """The record can't be used; the message says why, in one line."""
 
 
-def detect_format(columns: Collection[str]) -> Format | None:
+def detect_format(columns: Collection[str]) -> RecordFormat | None:
     """The format whose required columns are all there."""
     if "messages" in columns:
         return "messages"
     return "alpaca" if "instruction" in columns and "output" in columns else None
 
 
-def conversation(record: object, format: Format) -> list[Message]:
+def conversation(record: object, format: RecordFormat) -> list[Message]:
     """The record's messages, checked. Raises RecordError."""
     if type(record) is not dict:
         raise RecordError(f"not an object but {describe(record)}; each record is an object with {_ANY}")
@@ -68,7 +69,7 @@ def conversation(record: object, format: Format) -> list[Message]:
     return _check(_messages_of_alpaca(record))
 
 
-def ignored_columns(record: Collection[str], format: Format) -> list[str]:
+def ignored_columns(record: Collection[str], format: RecordFormat) -> list[str]:
     """Columns that the format has no use for."""
     return [name for name in record if name not in _COLUMNS[format]]
 
@@ -90,7 +91,7 @@ def _encode_text(text: str) -> bytes:
     return b'"%b"' % raw.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
 
 
-def columns_reason(columns: Iterable[str], format: Format | None = None) -> str:
+def columns_reason(columns: Iterable[str], format: RecordFormat | None = None) -> str:
     """Why these columns are not `format` (None: neither format), with the nearest known name or a hint."""
     import difflib
 

@@ -1,4 +1,4 @@
-"""Commands about job files: init, pin, plan, submit, schema, clusters, data check."""
+"""Commands about job files: init, pin, plan, submit, schema, clusters."""
 
 from __future__ import annotations
 
