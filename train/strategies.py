@@ -29,17 +29,19 @@ def training_options(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
     return {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
 
 
-def leaves_experts_out(config: Any) -> bool:
-    """Whether a forward pass may skip weights (a mixture of experts), so that DDP must not wait for them."""
+def leaves_weights_out(config: Any) -> bool:
+    """Whether a forward pass may skip weights (a mixture of experts, a vision tower where there are no
+    pictures), so that DDP must not wait for them."""
+    text = config.get_text_config()
     names = ("num_experts", "num_local_experts", "n_routed_experts")
-    return any(getattr(config.get_text_config(), name, None) for name in names)
+    return text is not config or any(getattr(text, name, None) for name in names)
 
 
 def _fsdp_config(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
     return {
         "version": 2,
         "reshard_after_forward": True,
-        # FSDP2 offloads weights, gradients and state together, to pinned memory. On CPUs all is there already.
+        # FSDP2 offloads weights, gradients and state together, to pinned memory. CPUs have them there anyway.
         "cpu_offload": params.offload != "none" and on_gpu,
         "cpu_ram_efficient_loading": False,
         "state_dict_type": "SHARDED_STATE_DICT",
