@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from launcher.commands.options import AsJson, ClusterName, RequiredRun, RunName, open_place
-from launcher.commands.output import say, show_json
+from launcher.commands.output import remark, say, show_json
 
 if TYPE_CHECKING:
     from artifacts.store import Store
@@ -59,27 +59,40 @@ def verify(
         str, typer.Argument(metavar="KEY|RUN", help="An artifact's key (or its beginning), or a run.")
     ],
     cluster: ClusterName = "local",
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Give up what is damaged: the next submit makes it again.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Re-read every byte of an artifact, or of all that a run has made, and compare with the manifests.
 
+    Exit code 1 where something is damaged.
+
     Examples: slipway verify support-bot, slipway verify train/9f86d081
     """
+    from artifacts.manifest import MARKER
     from artifacts.manifest import verify as problems_of
     from launcher.live import amount
     from launcher.record import size_bytes
 
     place = open_place(cluster)
     found = {prefix: problems_of(place.store, prefix) for prefix in _prefixes(place.store, what)}
+    sizes = {prefix: size_bytes(place.store, prefix) or 0 for prefix in found}
+    damaged = [prefix for prefix, problems in found.items() if problems]
+    for prefix in damaged if discard else ():
+        place.store.delete(f"{prefix}/{MARKER}")  # without it the artifact is not there
     if as_json:
         show_json(found)
     else:
         for prefix, problems in found.items():
-            size = size_bytes(place.store, prefix)
-            say(f"{'ok ' if not problems else 'BAD'}  {prefix}  {amount(size or 0, 'bytes')}")
+            say(f"{'ok ' if not problems else 'BAD'}  {prefix}  {amount(sizes[prefix], 'bytes')}")
             for problem in problems:
                 say(f"       {problem}")
-    if any(found.values()):
+    if damaged:
+        again = "submitting the job again makes them anew"
+        remark(
+            f"discarded; {again}" if discard else f"`slipway verify {what} --discard` gives them up; {again}"
+        )
         raise typer.Exit(1)
 
 
@@ -120,7 +133,7 @@ def _prefixes(store: Store, text: str) -> list[str]:
     from launcher import record
     from launcher.checkpoints import list_checkpoints, training_prefix
     from launcher.errors import Problem, UserError
-    from launcher.names import ArtifactReference, match_artifacts, parse_reference
+    from launcher.names import ArtifactReference, RunReference, match_artifacts, parse_reference
 
     try:
         reference = parse_reference(text)
@@ -130,7 +143,7 @@ def _prefixes(store: Store, text: str) -> list[str]:
         keys = {kind: {info.key.split("/")[1] for info in store.list(kind.folder)} for kind in StageKind}
         if found := match_artifacts(reference, keys):
             return found
-    run_id = record.find(store, text)
+    run_id = record.find(store, reference.run_id if isinstance(reference, RunReference) else text)
     plan = record.load_plan(store, run_id)
     found = [stage.output for stage in plan.stages if is_complete(store, stage.output)]
     found += [
