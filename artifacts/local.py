@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +105,16 @@ class LocalStore:
                 parent.rmdir()
             except OSError:
                 break
+
+    def unfinished(self, older_than_s: float) -> Iterator[Path]:
+        """Temporary files of writes that a kill cut off: no key names them, nothing lists them."""
+        before = time.time() - older_than_s
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                path = Path(folder, name)
+                with contextlib.suppress(FileNotFoundError):  # just finished
+                    if name.startswith(_TEMPORARY) and path.stat().st_mtime < before:
+                        yield path
 
     def local_path(self, key: str) -> Path:
         return self._path(key) if key else self.root

@@ -39,6 +39,7 @@ __all__ = [
     "Conversation",
     "DataFileError",
     "DataReport",
+    "Digest",
     "FileReport",
     "HeadCheck",
     "RecordFile",
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 HEAD_BYTES = 64 * 1024 * 1024
-_BUFFER_BYTES = 2 * 1024 * 1024
+_BUFFER_BYTES = 1024 * 1024
 _LOOK_AT = 100  # records, to detect the format
 
 

@@ -13,6 +13,7 @@ Bars: from the start of the train stage 1.2 x the bare script; from submit 2 x (
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -31,7 +32,7 @@ from artifacts.segments import read_all  # noqa: E402
 
 JOB = REPOSITORY / "examples" / "quickstart.yaml"
 SETTINGS = ["training.steps=3", "predict.limit=1", "predict.max_new_tokens=1"]  # what follows doesn't count
-IMPORTS = ("torch", "transformers", "accelerate", "peft", "deepspeed", "datasets", "ray", "train.loop")
+IMPORTS = ("torch", "transformers", "torch._dynamo", "accelerate", "datasets", "peft", "train.trainer")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "CI": "1"}
 
 
@@ -85,18 +86,22 @@ def bare(folder: Path, engine: str) -> float:
 
 
 def import_seconds() -> dict[str, float]:
-    """What the stage host's imports cost, by the package that first needs them (`python -X importtime`)."""
-    code = "from train.preload import preload; preload()"
-    command = [sys.executable, "-X", "importtime", "-c", code]
-    lines = subprocess.run(
-        command, env=ENVIRONMENT, check=True, capture_output=True, text=True
-    ).stderr.splitlines()
-    cumulative: dict[str, float] = {}
-    for line in lines:
-        if line.startswith("import time:") and line.count("|") == 2 and "cumulative" not in line:
-            _, total_us, name = line.removeprefix("import time:").split("|")
-            cumulative.setdefault(name.strip(), int(total_us) / 1e6)
-    return {name: cumulative[name] for name in IMPORTS if name in cumulative}
+    """What the stage host imports before it forks the ranks, in this order: each one without those before."""
+    code = f"""
+import importlib, json, time
+laps, last = {{}}, time.perf_counter()
+for name in {IMPORTS}:
+    importlib.import_module(name)
+    laps[name], last = time.perf_counter() - last, time.perf_counter()
+from train.preload import preload
+preload()
+laps["the rest (deepspeed, fsdp, ...)"] = time.perf_counter() - last
+print(json.dumps(laps))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return json.loads(ended.stdout.splitlines()[-1])
 
 
 def median(values: list[float]) -> float:
@@ -127,9 +132,9 @@ def main() -> None:
     for stage in runs[0]["times"]:
         start, end = (median([run["times"][stage][side] for run in runs]) for side in (0, 1))
         print(f"{stage:24} {start:8.2f} {end:8.2f}" if start != end else f"{stage:24} {start:17.2f}")
-    print(f"\n{'imports (cumulative)':24} {'seconds':>8}")
+    print(f"\n{'imports':32} {'seconds':>8}")
     for name, seconds in import_seconds().items():
-        print(f"{name:24} {seconds:8.2f}")
+        print(f"{name:32} {seconds:8.2f}")
     bare_s = median([run["bare"] for run in runs])
     first_s = median([run["times"]["first step"][0] for run in runs])
     from_train_s = median([run["times"]["first step"][0] - run["times"]["train"][0] for run in runs])

@@ -1,20 +1,22 @@
-"""Checkpoints of a training: `train/<key>/checkpoint-<step>-<attempt>/`, whole once the marker is there."""
+"""Checkpoints of a training: `train/<key>/checkpoint-<step>-<attempt>/`, whole once the marker is there.
+
+Which one a training starts from is decided by `train`, which verifies every byte first.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from artifacts.contract import Plan, StageKind
-from artifacts.manifest import MARKER, read_marker, verify
+from artifacts.manifest import MARKER
 from artifacts.store import Store
 
-#: partial: no marker (a save that was cut off, or one going on); damaged: a byte differs from its manifest.
-CheckpointState = Literal["complete", "partial", "damaged"]
+#: partial: no marker: a save that was cut off, or one that goes on.
+CheckpointState = Literal["complete", "partial"]
 
-_NAME = re.compile(r"checkpoint-(?P<step>\d+)-(?P<attempt>\d+)")
+_NAME = re.compile(r"checkpoint-\d+-\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,6 @@ class Checkpoint:
     attempt: int
     state: CheckpointState
     size_bytes: int
-    problems: tuple[str, ...] = ()  # of a damaged one, `path: what is wrong`
 
 
 def training_prefix(plan: Plan) -> str:
@@ -32,48 +33,31 @@ def training_prefix(plan: Plan) -> str:
     return f"{StageKind.TRAIN.folder}/{plan.stage(StageKind.TRAIN).key}"
 
 
-def list_checkpoints(store: Store, prefix: str, *, verified: bool = False) -> list[Checkpoint]:
-    """The checkpoints below `train/<key>`, oldest first. With `verified` every byte of the complete ones is
-    re-read, which costs as much as reading them."""
+def list_checkpoints(store: Store, prefix: str) -> list[Checkpoint]:
+    """The checkpoints below `train/<key>`, oldest first."""
     sizes: dict[str, int] = {}
+    complete = set()
     for info in store.list(prefix):
-        name = info.key.removeprefix(f"{prefix}/").split("/")[0]
+        name, _, rest = info.key.removeprefix(f"{prefix}/").partition("/")
         if _NAME.fullmatch(name):
             sizes[name] = sizes.get(name, 0) + info.size_bytes
-    found = [_look_at(store, f"{prefix}/{name}", size, verified) for name, size in sizes.items()]
+            complete |= {name} if rest == MARKER else set()
+    found = []
+    for name, size in sizes.items():
+        step, attempt = map(int, name.split("-")[1:])
+        found.append(
+            Checkpoint(
+                prefix=f"{prefix}/{name}",
+                step=step,
+                attempt=attempt,
+                state="complete" if name in complete else "partial",
+                size_bytes=size,
+            )
+        )
     return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.attempt))
 
 
-def newest_verified(store: Store, prefix: str) -> Checkpoint | None:
-    """The checkpoint that a resumed training starts from, if there is one."""
-    for checkpoint in reversed(list_checkpoints(store, prefix)):
-        if checkpoint.state == "complete" and not verify(store, checkpoint.prefix):
-            return checkpoint
-    return None
-
-
 def newest_step(store: Store, prefix: str) -> int:
-    """The step of the newest committed checkpoint, -1 where there is none. Reads no checkpoint's bytes."""
-    return max((int(match["step"]) for match in _committed(store, prefix)), default=-1)
-
-
-def _committed(store: Store, prefix: str) -> Iterator[re.Match[str]]:
-    for info in store.list(prefix):
-        name, _, rest = info.key.removeprefix(f"{prefix}/").partition("/")
-        if rest == MARKER and (match := _NAME.fullmatch(name)):
-            yield match
-
-
-def _look_at(store: Store, prefix: str, size_bytes: int, verified: bool) -> Checkpoint:
-    match = _NAME.fullmatch(prefix.rsplit("/", 1)[1])
-    assert match is not None
-    state: CheckpointState = "complete" if read_marker(store, prefix) is not None else "partial"
-    problems = tuple(verify(store, prefix)) if verified and state == "complete" else ()
-    return Checkpoint(
-        prefix=prefix,
-        step=int(match["step"]),
-        attempt=int(match["attempt"]),
-        state="damaged" if problems else state,
-        size_bytes=size_bytes,
-        problems=problems,
-    )
+    """The step of the newest complete checkpoint, -1 where there is none."""
+    complete = (item.step for item in list_checkpoints(store, prefix) if item.state == "complete")
+    return max(complete, default=-1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -19,6 +18,7 @@ from typing import Any, Literal
 
 from artifacts.conversations import Format
 from artifacts.records import BadRecord, DataFileError, RecordFile
+from launcher.backends.processes import environment
 from launcher.errors import Problem, RunFailed, UserError
 from launcher.stages.data_run.fingerprints import FingerprintBag, fingerprints
 
@@ -145,14 +145,12 @@ class _TokenCount:
     """`python -m train.data.check`, beside this process; ended with the `with` block."""
 
     def __init__(self, path: Path, format: Format, tokenizer: Path, max_length: int) -> None:
-        root = Path(__file__).parents[1]
-        search = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
         command = [sys.executable, "-P", "-m", "train.data.check", str(path), f"--format={format}"]
         command += [f"--tokenizer={tokenizer}", f"--max-length={max_length}"]
         self._tokenizer = tokenizer
         self._process = subprocess.Popen(
             command,
-            env=os.environ | {"PYTHONPATH": search},
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

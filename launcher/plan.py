@@ -20,11 +20,11 @@ from artifacts.contract import (
     StagePlan,
     TrainParams,
 )
-from launcher import rehearsal
 from launcher.digests import Digests
 from launcher.errors import UserError
 from launcher.machine import Machine
-from launcher.resolve import Resolver
+from launcher.planning import rehearsal
+from launcher.planning.resolve import Resolver
 from launcher.spec.cluster import Cluster
 from launcher.spec.job import Job
 from launcher.spec.load import Loaded

@@ -10,12 +10,12 @@ from typing import Any
 
 from artifacts.contract import Plan, StageKind, StagePlan, canonical_json
 from artifacts.events import events_prefix
-from artifacts.manifest import MARKER, is_complete, local_folder, read_marker
+from artifacts.manifest import MARKER, is_complete, local_folder
 from artifacts.segments import read_all
 from artifacts.store import ObjectMissingError, Store
-from launcher.board import Board, RunState
 from launcher.errors import Problem, UserError
-from launcher.journal import RUN
+from launcher.progress.board import Board, RunState
+from launcher.progress.journal import RUN
 
 RUNS = "runs"
 REPORT = "report.html"
@@ -220,46 +220,3 @@ def _answers(store: Store, prefix: str, count: int) -> list[dict[str, str]]:
                     {"prompt": prompt, **{key: row.get(key) or "" for key in ("reference", "base", "tuned")}}
                 )
     return rows
-
-
-# Garbage ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Garbage:
-    """An artifact (`<kind>/<key>`) that no run refers to."""
-
-    prefix: str
-    size_bytes: int  # in the store; files used in place are not ours
-
-
-def garbage(store: Store) -> list[Garbage]:
-    """What `gc` would remove."""
-    kept = set(_all_references(store))
-    sizes: dict[str, int] = {}
-    for folder in sorted({kind.folder for kind in StageKind}):
-        for info in store.list(folder):
-            prefix = "/".join(info.key.split("/")[:2])
-            if prefix not in kept:
-                sizes[prefix] = sizes.get(prefix, 0) + info.size_bytes
-    return [Garbage(prefix=prefix, size_bytes=size) for prefix, size in sizes.items()]
-
-
-def collect(store: Store, found: Iterable[Garbage]) -> None:
-    """Remove artifacts. Markers go first, so that none is ever seen that is not whole."""
-    for item in found:
-        keys = [info.key for info in store.list(item.prefix)]
-        for key in sorted(keys, key=lambda key: not key.endswith(f"/{MARKER}")):
-            store.delete(key)
-
-
-def _all_references(store: Store) -> Iterator[str]:
-    for info in list(store.list(RUNS)):
-        if info.key == references_key(info.key.split("/")[1]):
-            yield from json.loads(store.read_bytes(info.key))
-
-
-def size_bytes(store: Store, prefix: str) -> int | None:
-    """Of a complete artifact, files used in place included."""
-    manifest = read_marker(store, prefix)
-    return None if manifest is None else manifest.size_bytes

@@ -20,7 +20,7 @@ from artifacts.store import ObjectMissingError, Store
 from launcher import checkpoints
 from launcher.backends.base import Backend
 from launcher.errors import Problem, RunFailed, UserError
-from launcher.journal import Journal
+from launcher.progress.journal import Journal
 from launcher.stages.done import is_done
 from launcher.status import Attempt, Done, Fail, Observation, Retry, Wait, decide
 

@@ -83,8 +83,8 @@ class Failure:
     cause: str
     advice: str
     exit_codes: tuple[int, ...] = ()
-    text: str = ""  # regular expression over the stage's last words and the end of its log
-    oom: bool = False  # the kernel killed something for lack of memory meanwhile
+    text: str = ""  # regular expression over exit code, last words and the end of the log
+    oom: bool = False  # the kernel killed something on this machine for lack of memory meanwhile
     retry_delays_s: tuple[float, ...] = ()  # one per retry; empty: trying again would end the same way
 
     def matches(self, observation: Observation) -> bool:
@@ -92,7 +92,7 @@ class Failure:
             return False
         if self.oom and not observation.oom_kills:
             return False
-        words = f"{observation.cause}\n{observation.output}"
+        words = f"exit code {observation.exit_code}\n{observation.cause}\n{observation.output}"
         return not self.text or re.search(self.text, words) is not None
 
 
@@ -106,10 +106,11 @@ FAILURES = (
         advice="`slipway resume RUN` goes on from there",
         retry_delays_s=(0.0, 0.0, 0.0),
     ),
-    # Host memory: the kernel's counter of OOM kills rose while the stage (or a worker of it) died.
+    # Host memory: the kernel's counter of OOM kills rose, and the stage or a worker of it died by SIGKILL.
     Failure(
         name="out-of-memory",
         oom=True,
+        text=r"exit ?code\s*:? -9\b|SIGKILL",
         cause="the kernel killed it: this machine ran out of memory",
         advice="lower training.micro_batch_size or training.max_length, use fewer compute.workers, "
         "or free memory on this machine",
@@ -236,10 +237,11 @@ def decide(observation: Observation, history: Sequence[Attempt] = ()) -> Decisio
 
 
 def classify(observation: Observation) -> Failure | None:
-    """The table's row for a stage that ended badly. A stage that gave advice knows best: None."""
-    if observation.advice and observation.exit_code != EXIT_DRAINED:
-        return None
-    return next((failure for failure in FAILURES if failure.matches(observation)), None)
+    """The table's row for a stage that ended badly. A stage that gave advice knows better than any words of
+    its log: then only what is seen from outside counts, and the result may be None."""
+    from_outside = [failure for failure in FAILURES if failure.oom or failure.exit_codes]
+    rows = from_outside if observation.advice else FAILURES
+    return next((failure for failure in rows if failure.matches(observation)), None)
 
 
 def last_line(text: str) -> str:

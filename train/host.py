@@ -33,9 +33,10 @@ GRACE_S = 30.0
 
 
 def _import_light() -> None:
-    """What `prepare` needs: no torch."""
+    """What `prepare` and a twin need: no torch."""
     import train.__main__
-    import train.prepare  # noqa: F401
+    import train.prepare
+    import train.twin  # noqa: F401
 
 
 def _import_heavy() -> None:
@@ -46,7 +47,7 @@ def _import_heavy() -> None:
 
 
 NURSERIES: dict[str, Callable[[], None]] = {"light": _import_light, "heavy": _import_heavy}
-LIGHT_STAGES = frozenset({"prepare"})
+LIGHT_STAGES = frozenset({"model", "prepare"})
 
 # Threads that libraries would start on import: OpenBLAS's pool (numpy) and jemalloc's purging (pyarrow).
 _NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
@@ -61,9 +62,7 @@ def main() -> int:
     for handle in nurseries.values():
         os.close(handle.requests)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(
-                handle.pid, signal.SIGTERM
-            )  # ends the one that is still importing; others see the pipe's end
+            os.kill(handle.pid, signal.SIGTERM)  # for the one still importing; others see the pipe's end
     for handle in nurseries.values():
         os.waitpid(handle.pid, 0)
     return ending

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
+import torch.distributed as dist
 
 from artifacts.contract import TrainParams
 from artifacts.events import Events
@@ -86,12 +87,13 @@ def train_rank(task: TrainTask) -> Outcome:
     train_split = PreparedSplit(task.prepared, "train")
     eval_split = PreparedSplit(task.prepared, "eval") if has_split(task.prepared, "eval") else None
     plan = schedule.resolve(params, len(train_split))
-    arguments = training_arguments(
-        task, plan, on_gpu=on_gpu
-    )  # before the model: DeepSpeed hooks into loading
+    # Before the model is loaded: DeepSpeed partitions it while loading, if it knows by then.
+    arguments = training_arguments(task, plan, on_gpu=on_gpu)
     set_seed(params.seed)
     attention = attention_implementation(on_gpu)
     base = load_model(task, attention)
+    if strategies.leaves_experts_out(base.config):
+        arguments.ddp_find_unused_parameters = True
     model = methods.apply(base, params)
     trainer = RankTrainer(
         task=task,
@@ -100,7 +102,7 @@ def train_rank(task: TrainTask) -> Outcome:
         schedule=plan,
         collator=Collator(pad_token_id=base.config.pad_token_id or 0, flatten=attention.startswith("flash")),
         train_split=train_split,
-        eval_split=eval_split,
+        eval_split=eval_split or None,  # one without rows is none
     )
     set_seed(params.seed + 1 + task.rank)  # dropout differs by rank; a checkpoint brings its own state
     trainer.train(resume_from_checkpoint=str(task.resume_from) if task.resume_from else None)
@@ -126,6 +128,11 @@ def attention_implementation(on_gpu: bool) -> str:
     from transformers.utils import is_flash_attn_2_available
 
     return "flash_attention_2" if on_gpu and is_flash_attn_2_available() else "sdpa"
+
+
+def may_use_tf32(params: TrainParams, *, on_gpu: bool) -> bool:
+    """Float32 products on tensor cores with 10 bits of mantissa, unless float32 is what the job asked for."""
+    return on_gpu and params.precision != "fp32" and torch.cuda.get_device_capability() >= (8, 0)
 
 
 def load_model(task: TrainTask, attention: str) -> Any:
@@ -159,7 +166,7 @@ def training_arguments(task: TrainTask, plan: schedule.Schedule, *, on_gpu: bool
         seed=params.seed,
         bf16=params.precision == "bf16",
         fp16=params.precision == "fp16",
-        tf32=True if on_gpu and params.precision != "fp32" else None,
+        tf32=True if may_use_tf32(params, on_gpu=on_gpu) else None,
         activation_checkpointing=params.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": params.strategy == "zero3"},
         logging_steps=params.log_every_steps,
@@ -171,7 +178,7 @@ def training_arguments(task: TrainTask, plan: schedule.Schedule, *, on_gpu: bool
         disable_tqdm=True,
         remove_unused_columns=False,
         use_cpu=not on_gpu,
-        ddp_backend=None if on_gpu else "gloo",
+        ddp_backend="gloo" if dist.is_initialized() and not on_gpu else None,
         log_level="error",
         **strategies.training_options(params, on_gpu=on_gpu),
     )

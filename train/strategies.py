@@ -30,6 +30,12 @@ def training_options(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
     return {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
 
 
+def leaves_experts_out(config: Any) -> bool:
+    """Whether a forward pass may skip weights (a mixture of experts), so that DDP must not wait for them."""
+    names = ("num_experts", "num_local_experts", "n_routed_experts")
+    return any(getattr(config.get_text_config(), name, None) for name in names)
+
+
 def _fsdp_config(params: TrainParams) -> dict[str, Any]:
     return {
         "version": 2,
@@ -99,9 +105,9 @@ def start_process_group(world_size: int, *, on_gpu: bool, strategy: str) -> None
     """Join the ranks named by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, unless that is done
     (Ray Train does it). On GPUs, NCCL for their tensors and gloo for those in host memory.
 
-    One DDP rank needs no group.
+    One DDP rank on a CPU needs no group.
     """
-    if dist.is_initialized() or (world_size == 1 and strategy == "ddp"):
+    if dist.is_initialized() or (world_size == 1 and strategy == "ddp" and not on_gpu):
         return
     if world_size == 1:
         for name, value in (

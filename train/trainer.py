@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import transformers.utils
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from artifacts.contract import IGNORED_LABEL, canonical_json
@@ -23,6 +24,10 @@ from train.data.collate import Collator, Rows
 from train.data.order import RankBatches
 from train.schedule import Schedule
 from train.stage import StageError
+
+# Trainer's module would import datasets and pandas (1.3 s), only to compare types with what we don't use.
+transformers.utils.is_datasets_available = lambda: False
+from transformers import Trainer  # noqa: E402
 
 
 class RankTrainer(Trainer):

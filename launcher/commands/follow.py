@@ -13,11 +13,11 @@ import typer
 from artifacts.contract import Plan
 from launcher import pilot, record
 from launcher.backends.local import run_folder, tail
-from launcher.board import Board
 from launcher.commands.options import Place
 from launcher.commands.output import is_terminal, remark, say, say_now, show_json
 from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, Problem, RunFailed, UserError
-from launcher.live import LiveView, PlainView, View, follow
+from launcher.progress.board import Board
+from launcher.progress.live import LiveView, PlainView, View, follow
 from launcher.status import Observation, classify, last_line
 
 _ANSWER_CHARACTERS = 300  # of a cell, at the end of a run
@@ -72,7 +72,7 @@ def show_results(place: Place, run_id: str, plan: Plan, *, as_json: bool) -> Non
 
 
 def _raise_for(board: Board, place: Place, run_id: str) -> None:
-    """Turn an ending other than success into its error."""
+    """Turn an ending other than success into its message and exit code."""
     if board.state == "failed":
         if board.user_error:
             raise UserError(
@@ -80,30 +80,27 @@ def _raise_for(board: Board, place: Place, run_id: str) -> None:
             )
         raise RunFailed(board.failed_stage, board.cause, board.advice, board.evidence)
     if board.state == "drained":
-        raise RunFailed(
-            next((name for name, stage in board.stages.items() if stage.state == "drained"), "run"),
-            "stopped on request",
-            f"`slipway resume {run_id}` goes on from its newest checkpoint",
-            str(place.store.uri),
+        remark(
+            f"{run_id} was stopped on request; `slipway resume {run_id}` goes on from its newest checkpoint"
         )
+        raise typer.Exit(EXIT_RUN_FAILED)
     if board.state != "complete":
-        raise _driver_failed(run_folder(place.work, run_id) / "driver.log", board.started_s or 0.0, run_id)
+        _tell_driver_failed(run_folder(place.work, run_id) / "driver.log", board.started_s or 0.0, run_id)
+        raise typer.Exit(EXIT_RUN_FAILED)
 
 
-def _driver_failed(log: Path, since_s: float, run_id: str) -> RunFailed:
+def _tell_driver_failed(log: Path, since_s: float, run_id: str) -> None:
     """A driver that ended without a word in the run's events: it was killed, or could not write them. What it
     wrote to its log since `since_s` tells which."""
-    cause, way_out = "its driver ended before the run did", f"`slipway resume {run_id}` goes on"
+    output = ""
     if log.exists() and log.stat().st_mtime >= since_s:
         output = "\n".join(tail(log, 20))
-        failure = classify(Observation(phase="ended", exit_code=EXIT_RUN_FAILED, output=output))
-        if failure is not None:
-            return RunFailed(
-                "run", f"{cause}: {failure.cause}", f"{failure.advice}; then {way_out}", str(log)
-            )
-        if words := last_line(output):
-            cause = f"{cause}: {words}"
-    return RunFailed("run", cause, way_out, str(log))
+    failure = classify(Observation(phase="ended", exit_code=EXIT_RUN_FAILED, output=output))
+    cause = failure.cause if failure else last_line(output)
+    what = f"the driver of {run_id} ended before the run did" + (f": {cause}" if cause else "")
+    advice = f"{failure.advice}, then " if failure else ""
+    remark(f"error: {what}; {advice}`slipway resume {run_id}` goes on")
+    remark(f"  evidence: {log}")
 
 
 def _view(run_id: str, as_json: bool) -> View:

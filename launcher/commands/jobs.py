@@ -48,9 +48,10 @@ def init(
 
 
 def pin(job: JobFile, as_json: AsJson = False) -> None:
-    """Write full revisions and digests of remote inputs into the job file.
+    """Write full revisions of remote inputs into the job.
 
-    A plan needs no network, so hub models must be pinned. Comments and layout stay as they are.
+    A plan needs no network, so hub models must be pinned, and artifacts of a store by their digest. Comments
+    and layout of the file stay as they are.
 
     Example: slipway pin support-bot.yaml
     """
@@ -71,13 +72,14 @@ def plan(
     fresh: Fresh = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what submitting the job would do. Starts nothing, needs no network.
+    """Show what submitting the job would do, and why.
 
-    Each derived value comes with its reason, each stage with its key and whether it is complete already.
+    Starts nothing, needs no network. Each derived value comes with its reason, each stage with its key and
+    whether it is complete already.
 
     Example: slipway plan support-bot.yaml --set training.learning_rate=2e-4
     """
-    from launcher.plan_text import render, to_json
+    from launcher.planning.text import render, to_json
 
     made, place = _make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
     if as_json:
@@ -95,10 +97,11 @@ def submit(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return at once; the run goes on.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Carry a job to its end: data, model, tokens, training, merge, answers, report.
+    """Carry a job to its end, or attach to its run.
 
-    Stages that are complete are skipped, so the same command goes on after a failure or a kill. While the run
-    is alive it attaches to it; ^C detaches and the run goes on.
+    Data, model, tokens, training, merge, answers, report. Stages that are complete are skipped, so the same
+    command goes on after a failure or a kill. While the run is alive it attaches to it; ^C detaches and the
+    run goes on.
 
     Examples:
 
@@ -129,7 +132,9 @@ def submit(
 def schema(
     what: Annotated[str, typer.Argument(metavar="job|cluster", help="Which file's schema.")] = "job",
 ) -> None:
-    """Print the JSON Schema of job files or cluster profiles, for editors.
+    """Print the JSON Schema of job or cluster files.
+
+    Editors complete and check with it.
 
     Example: slipway schema job > job.schema.json
     """

@@ -30,13 +30,15 @@ def fetch(
     cluster: ClusterName = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Copy a product of a run out of the store, checking every byte against its manifest.
+    """Copy what a run has made out of the store.
+
+    Every byte is checked against its manifest.
 
     Example: slipway fetch support-bot merged --to ./support-bot-model
     """
     from launcher import fetch as copying
     from launcher import record
-    from launcher.live import amount
+    from launcher.progress.live import amount
 
     place = open_place(cluster)
     run_id = record.find(place.store, run)
@@ -64,20 +66,22 @@ def verify(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Re-read every byte of an artifact, or of all that a run has made, and compare with the manifests.
+    """Re-read every byte of an artifact or of a run.
+
+    Of a run: of all that it has made, its checkpoints too. Each is compared with its manifest.
 
     Exit code 1 where something is damaged.
 
     Examples: slipway verify support-bot, slipway verify train/9f86d081
     """
-    from artifacts.manifest import MARKER
+    from artifacts.manifest import MARKER, read_marker
     from artifacts.manifest import verify as problems_of
-    from launcher.live import amount
-    from launcher.record import size_bytes
+    from launcher.progress.live import amount
 
     place = open_place(cluster)
     found = {prefix: problems_of(place.store, prefix) for prefix in _prefixes(place.store, what)}
-    sizes = {prefix: size_bytes(place.store, prefix) or 0 for prefix in found}
+    manifests = {prefix: read_marker(place.store, prefix) for prefix in found}
+    sizes = {prefix: amount(made.size_bytes, "bytes") if made else "" for prefix, made in manifests.items()}
     damaged = [prefix for prefix, problems in found.items() if problems]
     for prefix in damaged if discard else ():
         place.store.delete(f"{prefix}/{MARKER}")  # without it the artifact is not there
@@ -85,7 +89,7 @@ def verify(
         show_json(found)
     else:
         for prefix, problems in found.items():
-            say(f"{'ok ' if not problems else 'BAD'}  {prefix}  {amount(sizes[prefix], 'bytes')}")
+            say(f"{'ok ' if not problems else 'BAD'}  {prefix}  {sizes[prefix]}")
             for problem in problems:
                 say(f"       {problem}")
     if damaged:
@@ -101,7 +105,9 @@ def report(
     cluster: ClusterName = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Write the run's report.html again, as far as the run has come, and say where it is.
+    """Write a run's report.html anew.
+
+    As far as the run has come; says where it is.
 
     Example: slipway report support-bot
     """

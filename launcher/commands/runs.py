@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from artifacts.contract import Plan, StagePlan
     from launcher.backends.local import LocalBackend
-    from launcher.board import Board
     from launcher.commands.options import Place
+    from launcher.progress.board import Board
 
 _FOLLOW_POLL_S = 0.2
 
@@ -29,7 +29,7 @@ def status(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch it to its end.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far a run is: its stages, checkpoints, and why it failed if it did.
+    """Show how far a run is, or why it failed.
 
     Example: slipway status support-bot
     """
@@ -60,7 +60,9 @@ def logs(
         typer.Option("--follow", "-f", help="Go on until the stage has ended; without --stage, the run."),
     ] = False,
 ) -> None:
-    """Print what a stage wrote in its newest attempt. Left out, the stage that runs, failed or came last.
+    """Print what a stage of a run wrote.
+
+    The newest attempt of the stage; left out, of the one that runs, failed or came last.
 
     Example: slipway logs support-bot --stage train -f
     """
@@ -91,8 +93,9 @@ def resume(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return at once; the run goes on.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a run that was stopped, killed or failed, from its newest checkpoint that verifies.
+    """Go on with a run from its newest sound checkpoint.
 
+    For runs that were stopped, killed or failed; a checkpoint with a byte that differs is passed over.
     The plan is the run's own: a job file that was edited since makes another run, by `slipway submit`.
 
     Example: slipway resume support-bot-1a2b3c4d
@@ -122,7 +125,9 @@ def cancel(
     ] = 120.0,
     as_json: AsJson = False,
 ) -> None:
-    """Stop a run: training saves a checkpoint at the next step and ends; `slipway resume` goes on from there.
+    """Save and stop a run.
+
+    Training saves a checkpoint at the next step and ends; `slipway resume` goes on from there.
 
     Example: slipway cancel support-bot --grace 30
     """
@@ -195,26 +200,24 @@ def gc(
 ) -> None:
     """Remove artifacts that no run refers to.
 
+    And what writes that were killed have left, once it is a day old.
+
     Example: slipway gc --dry-run
     """
-    from launcher import record
-    from launcher.live import amount
+    from launcher import garbage
+    from launcher.progress.live import amount
 
     place = open_place(cluster)
-    found = record.garbage(place.store)
+    found = garbage.find(place.store)
     if not dry_run:
-        record.collect(place.store, found)
+        garbage.collect(place.store, found)
     total_bytes = sum(item.size_bytes for item in found)
     if as_json:
-        return show_json({"removed": not dry_run, "size_bytes": total_bytes, "artifacts": found})
+        return show_json({"removed": not dry_run, "size_bytes": total_bytes, "found": found})
     for item in found:
-        say(f"{amount(item.size_bytes, 'bytes'):>10}  {item.prefix}")
+        say(f"{amount(item.size_bytes, 'bytes'):>10}  {item.path}")
     verb = "would be removed" if dry_run else "removed"
-    say(
-        f"{amount(total_bytes, 'bytes'):>10}  {verb}, {len(found)} artifacts"
-        if found
-        else "nothing to remove"
-    )
+    say(f"{amount(total_bytes, 'bytes'):>10}  {verb}, {len(found)} in all" if found else "nothing to remove")
 
 
 def drive(run: RequiredRun, cluster: ClusterName = "local") -> None:
@@ -227,7 +230,7 @@ def drive(run: RequiredRun, cluster: ClusterName = "local") -> None:
 
 def _list_runs(cluster: str, as_json: bool) -> None:
     from launcher import pilot, record
-    from launcher.live import duration
+    from launcher.progress.live import duration
 
     place = open_place(cluster)
     found = record.list_runs(place.store, pilot.alive_runs(place.work))
@@ -283,15 +286,17 @@ def _telling_stage(board: Board) -> str:
 def _resume_point(place: Place, plan: Plan) -> str:
     from artifacts.contract import StageKind
     from artifacts.manifest import is_complete
-    from launcher.checkpoints import newest_verified, training_prefix
+    from launcher.checkpoints import newest_step, training_prefix
 
     missing = [stage.kind for stage in plan.stages if not is_complete(place.store, stage.output)]
     if not missing:
         return "every stage is complete already"
     if StageKind.TRAIN not in missing:
         return f"training is complete; {', '.join(missing)} to do"
-    checkpoint = newest_verified(place.store, training_prefix(plan))
-    return f"training goes on from step {checkpoint.step}" if checkpoint else "training has no checkpoint yet"
+    step = newest_step(place.store, training_prefix(plan))
+    if step < 0:
+        return "training has no checkpoint yet"
+    return f"training goes on from step {step}, or an earlier one should that checkpoint not verify"
 
 
 def _status_json(place: Place, run_id: str, board: Board, plan: Plan) -> dict[str, object]:
@@ -312,7 +317,7 @@ def _show_status(place: Place, run_id: str, board: Board, plan: Plan) -> None:
 
     from launcher import checkpoints
     from launcher.commands.follow import show_results
-    from launcher.live import amount, table
+    from launcher.progress.live import amount, table
 
     driver = f" ({board.driver})" if board.state == "running" else ""
     now_s = board.ended_s or time.time()

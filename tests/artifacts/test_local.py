@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifacts.local import LocalStore
@@ -112,6 +112,7 @@ names = st.text("ab-./0", min_size=1, max_size=6).filter(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(wanted=st.sets(names, max_size=8))
 def test_lists_in_key_order(wanted: set[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     store = LocalStore(tmp_path_factory.mktemp("list"))

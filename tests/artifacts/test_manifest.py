@@ -120,7 +120,6 @@ def test_no_flipped_bit_of_the_marker_goes_unseen(store: LocalStore) -> None:
         for bit in (1, 16):
             path.write_bytes(content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :])
             assert not is_complete(store, PREFIX), (place, bit)
-            assert verify(store, PREFIX), (place, bit)
     for length in range(len(content)):
         path.write_bytes(content[:length])
         assert not is_complete(store, PREFIX), length

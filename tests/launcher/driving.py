@@ -27,7 +27,9 @@ from artifacts.events import Events
 from artifacts.local import LocalStore
 from artifacts.manifest import ArtifactWriter
 from artifacts.store import Store
+from launcher import record
 from launcher.backends.local import LocalBackend
+from launcher.progress.journal import Journal
 
 FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
 
@@ -92,6 +94,21 @@ def make_data(stage: StagePlan, store: Store, events: Events, work: Path) -> boo
     writer.write_bytes("train-00000.jsonl", b"{}\n")
     writer.commit()
     return True
+
+
+def make_run(store: LocalStore, name: str, key: str, *, complete: bool = True) -> Plan:
+    """A run that is recorded and driven, with or without its artifacts."""
+    plan = make_plan(store, name=name, key=key)
+    record.create(store, plan, plan.run_id)
+    journal = Journal(store, plan.run_id)
+    journal.started(skipped=[])
+    if complete:
+        for stage in plan.stages:
+            writer = ArtifactWriter(store, stage.output)
+            writer.write_bytes("file", b"x" * 100)
+            writer.commit()
+        journal.finished()
+    return plan
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from launcher.dimensions import from_config
-from tests.launcher.planning import QWEN3_8B
+from tests.launcher.plans import QWEN3_8B
 
 LLAMA_8B = {
     "model_type": "llama",

@@ -7,7 +7,7 @@ import pytest
 
 from launcher.dimensions import Dimensions, from_config
 from launcher.memory import Estimate, Setting, bytes_text, count, estimate
-from tests.launcher.planning import QWEN3_8B
+from tests.launcher.plans import QWEN3_8B
 
 GB = 10**9
 

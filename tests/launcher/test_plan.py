@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from artifacts.contract import Plan, StageKind, TrainParams
-from launcher import plan_text
 from launcher.digests import Digests
 from launcher.errors import UserError
 from launcher.machine import Gpu, Machine
-from tests.launcher.planning import (
+from launcher.planning import text as plan_text
+from tests.launcher.plans import (
     EIGHT_H100,
     GIB,
     H100,
@@ -321,7 +321,8 @@ def refuse(*args, **kwargs):
     raise AssertionError("the planner used the network")
 socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
 sys.modules.update(dict.fromkeys(["torch", "ray", "transformers", "datasets"]))
-from launcher import plan, plan_text
+from launcher import plan
+from launcher.planning import text as plan_text
 from launcher.machine import Gpu, Machine
 from launcher.spec.load import load_cluster, load_job
 machine = Machine(8, 64 * 2**30, (Gpu("NVIDIA H100 80GB HBM3", 80 * 10**9),))

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.contract import Plan
 from artifacts.local import LocalStore
-from artifacts.manifest import ArtifactWriter, is_complete
+from artifacts.manifest import ArtifactWriter
 from launcher import record
 from launcher.errors import UserError
-from launcher.journal import Journal
+from launcher.progress.journal import Journal
 from launcher.status import Fail
-from tests.launcher.driving import make_plan
+from tests.launcher.driving import make_run
 
 
 @pytest.fixture
@@ -22,30 +21,18 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "store")
 
 
-def make(store: LocalStore, name: str, key: str, *, complete: bool = True) -> Plan:
-    """A run that is recorded and driven, with or without its artifacts."""
-    plan = make_plan(store, name=name, key=key)
-    record.create(store, plan, plan.run_id)
-    journal = Journal(store, plan.run_id)
-    journal.started(skipped=[])
-    if complete:
-        for stage in plan.stages:
-            writer = ArtifactWriter(store, stage.output)
-            writer.write_bytes("file", b"x" * 100)
-            writer.commit()
-        journal.finished()
-    return plan
-
-
 def test_a_record_holds_the_plan_and_what_it_refers_to(store: LocalStore) -> None:
-    plan = make(store, "bot", "a")
+    plan = make_run(store, "bot", "a")
     assert record.load_plan(store, plan.run_id) == plan
     references = json.loads(store.read_bytes(f"runs/{plan.run_id}/references.json"))
     assert len(references) == 6 and f"train/{plan.stage('train').key}" in references
 
 
 def test_states(store: LocalStore) -> None:
-    complete, begun, failed = make(store, "a", "a"), *(make(store, n, n, complete=False) for n in ("b", "c"))
+    complete, begun, failed = (
+        make_run(store, "a", "a"),
+        *(make_run(store, n, n, complete=False) for n in ("b", "c")),
+    )
     Journal(store, failed.run_id).failed(failed.stages[3], Fail("loss is NaN", "lower it"), "x.log")
     runs = {run.name: run for run in record.list_runs(store, alive=[])}
     assert {name: run.state for name, run in runs.items()} == {
@@ -65,7 +52,11 @@ def test_states(store: LocalStore) -> None:
 def test_finding_a_run(store: LocalStore) -> None:
     with pytest.raises(UserError, match="no run yet"):
         record.find(store, None)
-    first, second, other = make(store, "bot", "a"), make(store, "bot", "b"), make(store, "cat", "a")
+    first, second, other = (
+        make_run(store, "bot", "a"),
+        make_run(store, "bot", "b"),
+        make_run(store, "cat", "a"),
+    )
     assert record.find(store, None) == other.run_id
     assert record.find(store, "bot") == second.run_id  # the newest of that job
     assert record.find(store, first.run_id) == first.run_id
@@ -76,32 +67,8 @@ def test_finding_a_run(store: LocalStore) -> None:
         record.find(store, "bot-")
 
 
-def test_garbage_is_what_no_run_refers_to(store: LocalStore) -> None:
-    first, second = make(store, "one", "a"), make(store, "two", "b")
-    shared = make_plan(store, name="three", key="a")  # the same artifacts as `one`
-    record.create(store, shared, shared.run_id)
-    assert record.garbage(store) == []
-    record.remove(store, first.run_id)
-    assert first.run_id not in record.run_ids(store)
-    assert record.garbage(store) == []  # `three` still refers to them
-    record.remove(store, shared.run_id)
-    found = record.garbage(store)
-    assert {item.prefix for item in found} == {"/".join(s.output.split("/")[:2]) for s in first.stages}
-    assert all(item.size_bytes > 100 for item in found)
-    record.collect(store, found)
-    assert not any(is_complete(store, stage.output) for stage in first.stages)
-    assert all(is_complete(store, stage.output) for stage in second.stages)
-    assert record.garbage(store) == []
-
-
-def test_garbage_takes_uncommitted_leftovers_too(store: LocalStore) -> None:
-    make(store, "one", "a")
-    store.write_bytes("merged/dead/model-00001.safetensors", b"x" * 50)
-    assert [(item.prefix, item.size_bytes) for item in record.garbage(store)] == [("merged/dead", 50)]
-
-
 def test_results_of_a_complete_run(store: LocalStore) -> None:
-    plan = make(store, "bot", "a", complete=False)
+    plan = make_run(store, "bot", "a", complete=False)
     assert record.results(store, plan.run_id, plan) == record.Results(
         model=None, report=None, scores={}, answers=[]
     )
@@ -126,7 +93,7 @@ def test_results_of_a_complete_run(store: LocalStore) -> None:
 
 
 def test_a_plan_of_another_version_is_a_clear_error_and_can_be_forgotten(store: LocalStore) -> None:
-    plan = make(store, "bot", "a")
+    plan = make_run(store, "bot", "a")
     text = store.read_bytes(record.plan_key(plan.run_id)).replace(b'"version":1', b'"version":0')
     store.write_bytes(record.plan_key(plan.run_id), text)
     with pytest.raises(UserError, match="submit its job again"):

@@ -63,6 +63,13 @@ def test_a_stage_that_gives_advice_knows_best() -> None:
     assert decision == Fail("loss is NaN at step 3", "lower it")
 
 
+def test_memory_is_blamed_only_for_what_died_by_it() -> None:
+    rank = ended(1, cause="rank 1 was killed by SIGKILL", advice="see the log", oom_kills=1)
+    assert "ran out of memory" in str(decide(rank))
+    other = ended(1, cause="ValueError: no such thing", oom_kills=1)  # somebody else's process was killed
+    assert "memory" not in str(decide(other))
+
+
 def test_what_nobody_knows_is_not_retried_and_quotes_the_log() -> None:
     advice = "the end of its log says more"
     observation = ended(1, output="a\nValueError: no such thing\n\n")

@@ -105,22 +105,8 @@ def test_the_repeat_is_quick_and_starts_and_imports_nothing_heavy(
     assert host_log.stat() == before
 
 
-@pytest.fixture(scope="module")
-def merge_only(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The quickstart without its predictions."""
-    job = tmp_path_factory.mktemp("jobs") / "merge-only.yaml"
-    text = (
-        Path(JOB)
-        .read_text()
-        .partition("after:")[0]
-        .replace(": quickstart/", f": {ROOT}/examples/quickstart/")
-    )
-    job.write_text(text + "after: [merge]\n")
-    return str(job)
-
-
-def test_leaving_out_a_stage_runs_nothing(quickstart: dict[str, Any], place: Place, merge_only: str) -> None:
-    merged_only = place.submit(merge_only)
+def test_leaving_out_a_stage_runs_nothing(quickstart: dict[str, Any], place: Place) -> None:
+    merged_only = place.submit(JOB, "--set", "after=[merge]")
     assert merged_only["model"] == quickstart["model"] and merged_only["scores"] == {}
     assert not place.hosts(merged_only["run"])
 
@@ -138,11 +124,12 @@ def test_other_predictions_train_nothing(quickstart: dict[str, Any], place: Plac
 
 
 def test_cancelled_then_killed_it_goes_on_from_its_checkpoints(
-    quickstart: dict[str, Any], place: Place, merge_only: str
+    quickstart: dict[str, Any], place: Place
 ) -> None:
     """Another learning rate: data, model and tokens are there, training is not."""
-    change = ("--set", "training.learning_rate=8e-3", "--set", "training.save_every=10")
-    run_id = place.submit(merge_only, *change, "--detach")["run"]
+    changes = ("training.learning_rate=8e-3", "training.save_every=10", "after=[merge]")
+    submit = [JOB, *(f"--set={change}" for change in changes)]
+    run_id = place.submit(*submit, "--detach")["run"]
 
     _wait_for_checkpoints(place, run_id, 1)
     cancelled = json.loads(place.slipway("cancel", run_id, "--json"))
@@ -154,7 +141,7 @@ def test_cancelled_then_killed_it_goes_on_from_its_checkpoints(
     _kill_tree(place.events(run_id, "run", "started")[-1]["pid"])
     assert json.loads(place.slipway("status", run_id, "--json"))["state"] == "interrupted"
 
-    place.submit(merge_only, *change)
+    place.submit(*submit)
     assert not place.events(run_id, "prepare", "started")
     starts = [row["time_s"] for row in place.events(run_id, "train", "started")]
     assert len(starts) == 3

@@ -7,21 +7,17 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from artifacts.manifest import ArtifactWriter
-from launcher.stages.data_run.background import Background
 
 SHARD_BYTES = 64_000_000
-_WRITE_BYTES = 4 * 1024 * 1024
+_WRITE_BYTES = 1024 * 1024
 
 
 class ShardWriter:
-    """Begins the next file once the current one has SHARD_BYTES (and at most one write's lines more).
+    """Begins the next file once the current one has SHARD_BYTES (and at most one write's lines more)."""
 
-    Hashing, writing and fsync happen in the background.
-    """
-
-    def __init__(self, writer: ArtifactWriter, split: str, background: Background) -> None:
+    def __init__(self, writer: ArtifactWriter, split: str) -> None:
         self.names: list[str] = []
-        self._writer, self._split, self._background = writer, split, background
+        self._writer, self._split = writer, split
         self._lines: list[bytes] = []
         self._held_bytes = self._shard_size = 0
         self._open_shard = contextlib.ExitStack()
@@ -35,13 +31,7 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             self._flush()
-        try:
-            self._background.wait()
-        except Exception as late:
-            kind, error = kind or type(late), error or late  # the first error is the one to tell
-            raise
-        finally:
-            self._open_shard.__exit__(kind, error, trace)
+        self._open_shard.__exit__(kind, error, trace)
 
     def write(self, line: bytes) -> None:
         self._lines.append(line)
@@ -52,19 +42,12 @@ class ShardWriter:
     def _flush(self) -> None:
         if not self._lines:
             return
-        if self._shard_size == 0:
-            self.names.append(f"{self._split}-{len(self.names):05d}.jsonl")
-        self._shard_size += self._held_bytes
-        last = self._shard_size >= SHARD_BYTES
-        self._background.run(self._write_block, self.names[-1], self._lines, last)
-        self._lines, self._held_bytes = [], 0
-        if last:
-            self._shard_size = 0
-
-    def _write_block(self, name: str, lines: list[bytes], last: bool) -> None:
         if self._stream is None:
-            self._stream = self._open_shard.enter_context(self._writer.open(name))
-        self._stream.write(b"\n".join(lines) + b"\n")
-        if last:
+            self.names.append(f"{self._split}-{len(self.names):05d}.jsonl")
+            self._stream = self._open_shard.enter_context(self._writer.open(self.names[-1]))
+        self._stream.write(b"\n".join(self._lines) + b"\n")
+        self._shard_size += self._held_bytes
+        self._lines, self._held_bytes = [], 0
+        if self._shard_size >= SHARD_BYTES:
             self._open_shard.close()
-            self._stream = None
+            self._stream, self._shard_size = None, 0

@@ -6,6 +6,7 @@ Runs in the launcher's process: pure Python, memory bounded by the longest recor
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,10 +16,17 @@ from artifacts.conversations import Message
 from artifacts.events import Events
 from artifacts.filetypes import FileType
 from artifacts.manifest import ArtifactWriter, hash_file
-from artifacts.records import BadRecord, DataFileError, DataReport, FileReport, RecordFile, SplitReport
+from artifacts.records import (
+    BadRecord,
+    DataFileError,
+    DataReport,
+    Digest,
+    FileReport,
+    RecordFile,
+    SplitReport,
+)
 from artifacts.store import Store
 from launcher.errors import Problem, UserError
-from launcher.stages.data_run.background import Background, BackgroundSha256
 from launcher.stages.data_run.fingerprints import FingerprintBag, fingerprints
 from launcher.stages.data_run.shards import ShardWriter
 
@@ -53,9 +61,9 @@ def _stage_splits(params: DataParams, writer: ArtifactWriter, progress: _Progres
     duplicates = 0
     for name, files in params.splits.items():
         split = _Split(name, params, progress)
-        with Background() as background, ShardWriter(writer, name, background) as shards:
+        with ShardWriter(writer, name) as shards:
             for file in files:
-                split.stage(file, shards, BackgroundSha256(background))
+                split.stage(file, shards)
         split.require_usable()
         splits[name] = split.report(shards.names)
         prompts[name] = split.prompts
@@ -79,8 +87,9 @@ class _Split:
         self._bad: list[BadRecord] = []
         self._characters: Counter[str] = Counter()
 
-    def stage(self, file: DataFile, shards: ShardWriter, digest: BackgroundSha256) -> None:
+    def stage(self, file: DataFile, shards: ShardWriter) -> None:
         """Read one file to its end (or the split's limit), into the shards."""
+        digest = hashlib.sha256()
         records_before, bad_before = self._records, self._bad_records
         try:
             records = self._open(file, digest)
@@ -124,7 +133,7 @@ class _Split:
             shards=shards,
         )
 
-    def _open(self, file: DataFile, digest: BackgroundSha256) -> RecordFile:
+    def _open(self, file: DataFile, digest: Digest) -> RecordFile:
         path = Path(file.path)
         records = RecordFile(path, file.format, digest=digest)
         if records.size_bytes != file.size_bytes:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.batch import arithmetic, default_sequences, indivisible, sequences_of_tokens
+from launcher.planning.batch import arithmetic, default_sequences, indivisible, sequences_of_tokens
 
 WORKERS = st.integers(1, 64)
 

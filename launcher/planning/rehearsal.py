@@ -7,7 +7,7 @@ import dataclasses
 
 from artifacts.contract import Derived
 from launcher.machine import Machine
-from launcher.resolve import has_precision, natural_worker_count
+from launcher.planning.resolve import has_precision, natural_worker_count
 from launcher.spec.job import Job
 from launcher.spec.load import Loaded
 

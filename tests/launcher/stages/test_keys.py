@@ -13,7 +13,7 @@ import pytest
 
 from artifacts.contract import Plan, StageKind
 from launcher.machine import Machine
-from tests.launcher.planning import EIGHT_H100, GIB, JOB, fixed_code, make_plan, write_job, write_model
+from tests.launcher.plans import EIGHT_H100, GIB, JOB, fixed_code, make_plan, write_job, write_model
 
 DATA, MODEL, PREPARE, TRAIN, MERGE, PREDICT = StageKind
 EVERY = set(StageKind)

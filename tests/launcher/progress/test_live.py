@@ -12,8 +12,8 @@ from rich.console import Console
 
 from artifacts.local import LocalStore
 from artifacts.segments import SegmentWriter
-from launcher.board import Board
-from launcher.live import PlainView, amount, duration, follow, table
+from launcher.progress.board import Board
+from launcher.progress.live import PlainView, amount, duration, follow, table
 
 STAGES = ["data", "prepare", "train"]
 

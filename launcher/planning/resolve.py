@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from artifacts.contract import Derived, LoraParams, TrainParams
-from launcher import batch, catalog, sizing
+from launcher import catalog
 from launcher.catalog import Accelerator, Precision
 from launcher.dimensions import Dimensions
 from launcher.errors import Problem
 from launcher.machine import Machine
+from launcher.planning import batch, sizing
 from launcher.spec.job import Job
 from launcher.spec.load import Loaded
 

@@ -14,7 +14,7 @@ from launcher.digests import Digests
 from launcher.errors import UserError
 from launcher.stages import model, model_folder
 from launcher.stages.hub_cache import cache_folder
-from tests.launcher.planning import EIGHT_H100, make_plan, reasons, write_job, write_model
+from tests.launcher.plans import EIGHT_H100, make_plan, reasons, write_job, write_model
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 LFS = "a" * 64

@@ -1,5 +1,5 @@
-"""The state of a run and its stages, folded from the rows of its events. Pure: the live table, `status`, the
-list of runs and the report all read the same board."""
+"""The state of a run and its stages, folded from the rows of its events. Pure: the live table, `status` and
+the list of runs read the same board."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from launcher.journal import RUN
+from launcher.progress.journal import RUN
 
 StageState = Literal["pending", "waiting", "running", "restarting", "complete", "drained", "failed"]
 #: interrupted: it was running, and its driver is gone.

@@ -22,9 +22,9 @@ from artifacts.contract import (
     canonical_json,
 )
 from artifacts.store import open_store
-from launcher.batch import arithmetic, counted_workers
 from launcher.memory import bytes_text
 from launcher.names import short_key
+from launcher.planning.batch import arithmetic, counted_workers
 from launcher.spec.job import SPLITS
 
 WIDTH = 100

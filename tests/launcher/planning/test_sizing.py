@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from launcher.dimensions import from_config
-from launcher.sizing import Request, choose
-from tests.launcher.planning import GIB, QWEN3_8B
+from launcher.planning.sizing import Request, choose
+from tests.launcher.plans import GIB, QWEN3_8B
 
 GB = 10**9
 TINY = {**QWEN3_8B, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "vocab_size": 1024}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from artifacts.events import events_prefix
 from artifacts.segments import SegmentReader
 from artifacts.store import Store
-from launcher.board import Board, StageRow
+from launcher.progress.board import Board, StageRow
 
 if TYPE_CHECKING:
     from rich.console import Console

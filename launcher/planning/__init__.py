@@ -1,0 +1,1 @@
+"""How a job becomes a plan: what it leaves open is resolved, each value with its reason."""
