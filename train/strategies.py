@@ -24,7 +24,7 @@ def training_options(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
             f"{params.strategy} (DeepSpeed) has no fp16 on CPUs", "set training.precision to bf16 or fp32"
         )
     if params.strategy == "fsdp":
-        return {"fsdp": True, "fsdp_config": _fsdp_config(params)}
+        return {"fsdp": True, "fsdp_config": _fsdp_config(params, on_gpu=on_gpu)}
     if params.strategy in ("zero2", "zero3"):
         return {"deepspeed": deepspeed_config(params, on_gpu=on_gpu)}
     return {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
@@ -36,11 +36,12 @@ def leaves_experts_out(config: Any) -> bool:
     return any(getattr(config.get_text_config(), name, None) for name in names)
 
 
-def _fsdp_config(params: TrainParams) -> dict[str, Any]:
+def _fsdp_config(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
     return {
         "version": 2,
         "reshard_after_forward": True,
-        "cpu_offload": params.offload != "none",  # FSDP2 offloads weights, gradients and state together
+        # FSDP2 offloads weights, gradients and state together; on CPU workers they are in host memory anyway.
+        "cpu_offload": on_gpu and params.offload != "none",
         "cpu_ram_efficient_loading": False,
         "state_dict_type": "SHARDED_STATE_DICT",
     }
@@ -82,14 +83,14 @@ def deepspeed_config(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
     }
 
 
-def fsdp_plugin(params: TrainParams) -> Any:
+def fsdp_plugin(params: TrainParams, *, on_gpu: bool) -> Any:
     """accelerate's FSDP2 plugin. Gradients are reduced, and module outputs (the loss among them) left, in
     float32, where accelerate's own mixed precision would round both."""
     from accelerate.utils import FullyShardedDataParallelPlugin
     from torch.distributed.fsdp import MixedPrecisionPolicy
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[params.precision]
-    config = _fsdp_config(params)
+    config = _fsdp_config(params, on_gpu=on_gpu)
     return FullyShardedDataParallelPlugin(
         fsdp_version=2,
         reshard_after_forward=config["reshard_after_forward"],

@@ -16,7 +16,7 @@ from tests.train.training import LORA, params
 from train import strategies
 from train.stage import StageUserError
 
-STRATEGIES = {"fsdp": "none", "zero2": "none", "zero3": "params"}  # with what offload
+STRATEGIES = {"fsdp": "params", "zero2": "none", "zero3": "params"}  # with what offload
 
 
 def job(strategy: str, method: str, **changes: Any) -> Any:
