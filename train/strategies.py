@@ -41,13 +41,8 @@ def _fsdp_config(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
     return {
         "version": 2,
         "reshard_after_forward": True,
-<<<<<<< HEAD
         # FSDP2 offloads weights, gradients and state together, to pinned memory. CPUs have them there anyway.
         "cpu_offload": params.offload != "none" and on_gpu,
-=======
-        # FSDP2 offloads weights, gradients and state together; on CPU workers they are in host memory anyway.
-        "cpu_offload": on_gpu and params.offload != "none",
->>>>>>> breaker
         "cpu_ram_efficient_loading": False,
         "state_dict_type": "SHARDED_STATE_DICT",
     }
