@@ -50,13 +50,16 @@ class ClusterError(SlipwayError):
 
 
 class RunFailed(SlipwayError):  # noqa: N818 - a state of the run, named so in the design
-    """The run itself failed: which stage, the classified cause, what to do, where the evidence is."""
+    """The run itself failed: which stage ("run": none of them), the classified cause, what to do, where the
+    evidence is."""
 
     exit_code = EXIT_RUN_FAILED
 
     def __init__(self, stage: str, cause: str, advice: str, evidence: str) -> None:
         self.stage, self.cause, self.advice, self.evidence = stage, cause, advice, evidence
-        super().__init__(f"stage {stage} failed: {cause}\n  advice: {advice}\n  evidence: {evidence}")
+        what = "the run" if stage == "run" else f"stage {stage}"
+        advised = f"\n  advice: {advice}" if advice else ""
+        super().__init__(f"{what} failed: {cause}{advised}\n  evidence: {evidence}")
 
 
 def of_os_error(error: OSError) -> SlipwayError | None:
