@@ -25,8 +25,8 @@ def remark(text: str) -> None:
 
 
 def show_json(value: Any) -> None:
-    """A value (dataclasses become objects) as indented JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    """A value (dataclasses become objects) as indented JSON, in ASCII: any terminal can show it."""
+    print(json.dumps(value, indent=2, default=_plain))
 
 
 def columns(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> str:

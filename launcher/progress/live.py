@@ -193,7 +193,7 @@ def _facts(stage: StageRow) -> str:
         unit = "" if stage.unit == "bytes" else f" {stage.unit}"
         done = amount(stage.done, stage.unit)
         of = "" if stage.done == stage.total else f"/{amount(stage.total, stage.unit)}"
-        parts.append(f"{done}{of}{unit}")
+        parts.append(f"{done}{of}{unit if max(stage.done, stage.total or 0) > 1 else unit.removesuffix('s')}")
     if not stage.skipped:
         if stage.epoch is not None and stage.state == "running":
             parts.append(f"epoch {stage.epoch:.2f}")

@@ -306,7 +306,8 @@ def test_a_killed_driver_is_told_and_the_next_submit_goes_on(desk: Desk) -> None
     desk.wait_for_stage("train")
     os.kill(desk.driver(), signal.SIGKILL)
     _, err = first.communicate(timeout=30)
-    assert first.returncode == 1 and "ended before the run did; `slipway resume" in err
+    assert first.returncode == 1
+    assert "the run failed: its driver ended before the run did" in err and "`slipway resume" in err
     assert (desk.json("runs"))[0]["state"] == "interrupted"  # type: ignore[index]
     desk.slipway("submit", "bot.yaml")
     assert desk.ledger().count("merge") == 1
@@ -415,7 +416,7 @@ def test_a_driver_that_could_not_write_its_events_says_why(desk: Desk) -> None:
     log.write_text("OSError: [Errno 28] No space left on device: '/store/runs'\n")
     os.kill(desk.driver(), signal.SIGKILL)
     _, err = first.communicate(timeout=30)
-    assert "ended before the run did: a disk is full" in err and "free space" in err
+    assert "its driver ended before the run did: a disk is full" in err and "free space" in err
     desk.slipway("submit", "bot.yaml")
 
 
