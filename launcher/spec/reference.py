@@ -83,8 +83,9 @@ def _sections(schema: dict[str, Any], section: dict[str, Any], prefix: str = "")
 def _table(section: dict[str, Any], prefix: str = "") -> str:
     rows = ["| field | value | left out | what it does |", "|---|---|---|---|"]
     for name, field in section["properties"].items():
-        default = "**required**" if name in section.get("required", ()) else _default(field)
-        cells = (f"`{name}`", _type(field, f"{prefix}{name}"), default, field["description"])
+        what, _, left_out = field["description"].partition(" Left out: ")
+        default = "**required**" if name in section.get("required", ()) else _default(field) or left_out
+        cells = (f"`{name}`", _type(field, f"{prefix}{name}"), default.removesuffix("."), what)
         rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(rows)
 
@@ -93,6 +94,8 @@ def _default(field: dict[str, Any]) -> str:
     if "default" not in field:
         return ""
     default = field["default"]
+    if isinstance(default, float):
+        return f"`{default:g}`"
     return f"`{default}`" if isinstance(default, str) else f"`{json.dumps(default)}`"
 
 
