@@ -90,9 +90,8 @@ def train_rank(task: TrainTask) -> Outcome:
     # Before the model is loaded: DeepSpeed partitions it while loading, if it knows by then.
     arguments = training_arguments(task, plan, on_gpu=on_gpu)
     set_seed(params.seed)
-    attention = attention_implementation(on_gpu)
-    base = load_model(task, attention)
-    if strategies.leaves_experts_out(base.config):
+    base = load_model(task, attention_implementation(params, on_gpu=on_gpu))
+    if strategies.leaves_weights_out(base.config):
         arguments.ddp_find_unused_parameters = True
     model = methods.apply(base, params)
     trainer = RankTrainer(
@@ -100,7 +99,7 @@ def train_rank(task: TrainTask) -> Outcome:
         model=model,
         arguments=arguments,
         schedule=plan,
-        collator=Collator(pad_token_id=base.config.pad_token_id or 0, flatten=attention.startswith("flash")),
+        collator=Collator(flatten=may_flatten(base, trust_remote_code=task.trust_remote_code)),
         train_split=train_split,
         eval_split=eval_split or None,  # one without rows is none
     )
@@ -123,11 +122,22 @@ def has_split(prepared: Path, split: str) -> bool:
     return any(prepared.glob(f"{split}-*.arrow"))
 
 
-def attention_implementation(on_gpu: bool) -> str:
-    """The best attention kernel installed."""
+def attention_implementation(params: TrainParams, *, on_gpu: bool) -> str | None:
+    """The best attention kernel installed; None where that is transformers' own choice for the model (sdpa,
+    if it has that). Flash attention knows no float32 and needs compute capability 8.0."""
     from transformers.utils import is_flash_attn_2_available
 
-    return "flash_attention_2" if on_gpu and is_flash_attn_2_available() else "sdpa"
+    flash = on_gpu and params.precision != "fp32" and torch.cuda.get_device_capability() >= (8, 0)
+    return "flash_attention_2" if flash and is_flash_attn_2_available() else None
+
+
+def may_flatten(model: Any, *, trust_remote_code: bool) -> bool:
+    """Whether rows of a batch may be put one behind the other: flash attention keeps them apart by their
+    position ids, as it does packed documents, in architectures that are known to look at these."""
+    from train.data.isolation import KNOWN_ISOLATED
+
+    flash = model.config.get_text_config()._attn_implementation == "flash_attention_2"
+    return flash and not trust_remote_code and type(model).__name__ in KNOWN_ISOLATED
 
 
 def may_use_tf32(params: TrainParams, *, on_gpu: bool) -> bool:
@@ -135,16 +145,25 @@ def may_use_tf32(params: TrainParams, *, on_gpu: bool) -> bool:
     return on_gpu and params.precision != "fp32" and torch.cuda.get_device_capability() >= (8, 0)
 
 
-def load_model(task: TrainTask, attention: str) -> Any:
+def load_model(task: TrainTask, attention: str | None) -> Any:
+    """The base model, with that attention kernel if its architecture can use it."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(
-        task.model,
-        dtype=methods.weights_dtype(task.params),
-        attn_implementation=attention,
-        trust_remote_code=task.trust_remote_code,
-        local_files_only=True,
-    )
+    def load(kernel: str | None) -> Any:
+        return AutoModelForCausalLM.from_pretrained(
+            task.model,
+            dtype=methods.weights_dtype(task.params),
+            attn_implementation=kernel,
+            trust_remote_code=task.trust_remote_code,
+            local_files_only=True,
+        )
+
+    try:
+        return load(attention)
+    except (ValueError, ImportError):  # before any weight is read
+        if attention is None:
+            raise
+        return load(None)
 
 
 def training_arguments(task: TrainTask, plan: schedule.Schedule, *, on_gpu: bool) -> Any:

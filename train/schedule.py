@@ -43,11 +43,11 @@ def resolve(params: TrainParams, sequences: int) -> Schedule:
     if params.steps is not None:
         max_steps = params.steps
     else:
-        max_steps = max(1, math.ceil((params.epochs or 1) * steps_per_epoch))
+        max_steps = max(1, _whole_steps((params.epochs or 1) * steps_per_epoch))
     if params.warmup_steps is not None:
         warmup_steps = min(params.warmup_steps, max_steps)
     else:
-        warmup_steps = math.ceil((params.warmup_share or 0) * max_steps)
+        warmup_steps = _whole_steps((params.warmup_share or 0) * max_steps)
     return Schedule(
         steps_per_epoch=steps_per_epoch,
         max_steps=max_steps,
@@ -55,6 +55,11 @@ def resolve(params: TrainParams, sequences: int) -> Schedule:
         evaluate_every=interval(params.evaluate_every, steps_per_epoch),
         save_every=interval(params.save_every, steps_per_epoch),
     )
+
+
+def _whole_steps(steps: float) -> int:
+    """Rounded up, but for what is only a rounding error: 0.07 × 100 is 7.000000000000001 in binary."""
+    return math.ceil(round(steps, 6))
 
 
 def interval(every: float | None, steps_per_epoch: int) -> int:

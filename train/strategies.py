@@ -19,28 +19,30 @@ _BUCKET_ELEMENTS = 200_000_000  # DeepSpeed's recommendation for large models; a
 def training_options(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
     """Keyword arguments of `TrainingArguments` for the strategy. Raises StageUserError where it can't run
     here."""
-    if params.strategy in ("zero2", "zero3") and params.precision == "fp16" and not on_gpu:
-        raise StageUserError(
-            f"{params.strategy} (DeepSpeed) has no fp16 on CPUs", "set training.precision to bf16 or fp32"
-        )
+    if params.precision == "fp16" and not on_gpu:
+        # DeepSpeed refuses it, and under ddp accelerate would silently train in float32.
+        raise StageUserError("fp16 needs a GPU", "set training.precision to bf16 or fp32")
     if params.strategy == "fsdp":
-        return {"fsdp": True, "fsdp_config": _fsdp_config(params)}
+        return {"fsdp": True, "fsdp_config": _fsdp_config(params, on_gpu=on_gpu)}
     if params.strategy in ("zero2", "zero3"):
         return {"deepspeed": deepspeed_config(params, on_gpu=on_gpu)}
     return {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
 
 
-def leaves_experts_out(config: Any) -> bool:
-    """Whether a forward pass may skip weights (a mixture of experts), so that DDP must not wait for them."""
+def leaves_weights_out(config: Any) -> bool:
+    """Whether a forward pass may skip weights (a mixture of experts, a vision tower where there are no
+    pictures), so that DDP must not wait for them."""
+    text = config.get_text_config()
     names = ("num_experts", "num_local_experts", "n_routed_experts")
-    return any(getattr(config.get_text_config(), name, None) for name in names)
+    return text is not config or any(getattr(text, name, None) for name in names)
 
 
-def _fsdp_config(params: TrainParams) -> dict[str, Any]:
+def _fsdp_config(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
     return {
         "version": 2,
         "reshard_after_forward": True,
-        "cpu_offload": params.offload != "none",  # FSDP2 offloads weights, gradients and state together
+        # FSDP2 offloads weights, gradients and state together, to pinned memory. CPUs have them there anyway.
+        "cpu_offload": params.offload != "none" and on_gpu,
         "cpu_ram_efficient_loading": False,
         "state_dict_type": "SHARDED_STATE_DICT",
     }
@@ -82,14 +84,14 @@ def deepspeed_config(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
     }
 
 
-def fsdp_plugin(params: TrainParams) -> Any:
+def fsdp_plugin(params: TrainParams, *, on_gpu: bool) -> Any:
     """accelerate's FSDP2 plugin. Gradients are reduced, and module outputs (the loss among them) left, in
     float32, where accelerate's own mixed precision would round both."""
     from accelerate.utils import FullyShardedDataParallelPlugin
     from torch.distributed.fsdp import MixedPrecisionPolicy
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[params.precision]
-    config = _fsdp_config(params)
+    config = _fsdp_config(params, on_gpu=on_gpu)
     return FullyShardedDataParallelPlugin(
         fsdp_version=2,
         reshard_after_forward=config["reshard_after_forward"],

@@ -79,7 +79,7 @@ class RankTrainer(Trainer):
 
         state = self.accelerator.state
         state.distributed_type = DistributedType.FSDP
-        state.fsdp_plugin = strategies.fsdp_plugin(self.task.params)
+        state.fsdp_plugin = strategies.fsdp_plugin(self.task.params, on_gpu=self.args.device.type == "cuda")
         self.is_fsdp_enabled = True
 
     # -- data ------------------------------------------------------------------------------------------------

@@ -85,23 +85,22 @@ def _raise_for(board: Board, place: Place, run_id: str) -> None:
         )
         raise typer.Exit(EXIT_RUN_FAILED)
     if board.state != "complete":
-        raise _driver_failed(run_folder(place.work, run_id) / "driver.log", board.started_s or 0.0, run_id)
+        _tell_driver_failed(run_folder(place.work, run_id) / "driver.log", board.started_s or 0.0, run_id)
+        raise typer.Exit(EXIT_RUN_FAILED)
 
 
-def _driver_failed(log: Path, since_s: float, run_id: str) -> RunFailed:
+def _tell_driver_failed(log: Path, since_s: float, run_id: str) -> None:
     """A driver that ended without a word in the run's events: it was killed, or could not write them. What it
     wrote to its log since `since_s` tells which."""
-    cause, way_out = "its driver ended before the run did", f"`slipway resume {run_id}` goes on"
+    output = ""
     if log.exists() and log.stat().st_mtime >= since_s:
         output = "\n".join(tail(log, 20))
-        failure = classify(Observation(phase="ended", exit_code=EXIT_RUN_FAILED, output=output))
-        if failure is not None:
-            return RunFailed(
-                "run", f"{cause}: {failure.cause}", f"{failure.advice}; then {way_out}", str(log)
-            )
-        if words := last_line(output):
-            cause = f"{cause}: {words}"
-    return RunFailed("run", cause, way_out, str(log))
+    failure = classify(Observation(phase="ended", exit_code=EXIT_RUN_FAILED, output=output))
+    cause = failure.cause if failure else last_line(output)
+    what = f"the driver of {run_id} ended before the run did" + (f": {cause}" if cause else "")
+    advice = f"{failure.advice}, then " if failure else ""
+    remark(f"error: {what}; {advice}`slipway resume {run_id}` goes on")
+    remark(f"  evidence: {log}")
 
 
 def _view(run_id: str, as_json: bool) -> View:

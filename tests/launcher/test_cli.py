@@ -221,6 +221,10 @@ def test_damage_is_found_and_not_fetched(done: Desk) -> None:
         assert "BAD  merged/" in said and "made-by.txt: 10 bytes, 5 expected" in said
         assert "is damaged" in done.slipway("fetch", "bot", "--to", "damaged", code=1)
         assert not (done.folder / "damaged").exists()
+        run_id = done.json("runs")[0]["run_id"]  # type: ignore[index]
+        assert "--discard" in said and "BAD" in done.slipway("verify", f"runs/{run_id}", "--discard", code=1)
+        assert "on local: merge\n" in done.slipway("submit", "bot.yaml")
+        assert "BAD" not in done.slipway("verify", "bot")
     finally:
         done.store.write_bytes(key, b"merge")
 
@@ -302,11 +306,20 @@ def test_a_killed_driver_is_told_and_the_next_submit_goes_on(desk: Desk) -> None
     desk.wait_for_stage("train")
     os.kill(desk.driver(), signal.SIGKILL)
     _, err = first.communicate(timeout=30)
-    assert first.returncode == 1
-    assert "the run failed: its driver ended before the run did" in err and "`slipway resume" in err
+    assert first.returncode == 1 and "ended before the run did; `slipway resume" in err
     assert (desk.json("runs"))[0]["state"] == "interrupted"  # type: ignore[index]
     desk.slipway("submit", "bot.yaml")
     assert desk.ledger().count("merge") == 1
+
+
+def test_a_run_goes_on_after_its_folder_was_moved(desk: Desk) -> None:
+    desk.behave(merge=["fail:no|try again", "ok"])
+    desk.slipway("submit", "bot.yaml", code=1)
+    for name in ("store", "work"):
+        (desk.folder / ".slipway" / name).rename(desk.folder / f"moved-{name}")
+    (desk.folder / "moved.yaml").write_text("backend: local\nstore: moved-store\nwork: moved-work\n")
+    assert "exact match" in desk.slipway("resume", "bot", "--cluster", "./moved.yaml")
+    assert not desk.store.root.exists()
 
 
 def test_cancel_saves_and_resume_goes_on_from_there(desk: Desk) -> None:
@@ -402,7 +415,7 @@ def test_a_driver_that_could_not_write_its_events_says_why(desk: Desk) -> None:
     log.write_text("OSError: [Errno 28] No space left on device: '/store/runs'\n")
     os.kill(desk.driver(), signal.SIGKILL)
     _, err = first.communicate(timeout=30)
-    assert "its driver ended before the run did: a disk is full" in err and "free space" in err
+    assert "ended before the run did: a disk is full" in err and "free space" in err
     desk.slipway("submit", "bot.yaml")
 
 

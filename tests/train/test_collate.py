@@ -36,7 +36,7 @@ def test_no_target_crosses_a_document_boundary() -> None:
 
 
 def test_padding_is_right_and_starts_no_document() -> None:
-    batch = Collator(pad_token_id=0)([TWO_DOCUMENTS, ONE_DOCUMENT])
+    batch = Collator()([TWO_DOCUMENTS, ONE_DOCUMENT])
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9], [1, 2, 3, 0, 0]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1], [0, 1, 2, 3, 4]]
     assert batch["targets"].tolist() == [[6, 7, X, 9, X], [X, 3, X, X, X]]
@@ -45,7 +45,7 @@ def test_padding_is_right_and_starts_no_document() -> None:
 
 
 def test_flattened_rows_have_no_padding() -> None:
-    batch = Collator(pad_token_id=0, flatten=True)([TWO_DOCUMENTS, ONE_DOCUMENT])
+    batch = Collator(flatten=True)([TWO_DOCUMENTS, ONE_DOCUMENT])
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9, 1, 2, 3]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 1, 2]]
     assert batch["targets"].tolist() == [[6, 7, X, 9, X, X, 3, X]]
@@ -54,7 +54,7 @@ def test_flattened_rows_have_no_padding() -> None:
 def test_filler_has_nothing_to_learn() -> None:
     rows = Rows([TWO_DOCUMENTS, ONE_DOCUMENT])
     assert len(rows) == 2
-    batch = Collator(pad_token_id=0)([rows[FILLER]])
+    batch = Collator()([rows[FILLER]])
     assert batch["input_ids"].shape == (1, 2)
     assert batch["targets"].tolist() == [[X, X]]
 

@@ -264,3 +264,88 @@ def test_a_loss_that_is_no_number_ends_the_training(ranks: Ranks, inputs: Path) 
 def test_more_ranks_than_planned_are_refused(ranks: Ranks, inputs: Path) -> None:
     with pytest.raises(AssertionError, match="1 ranks were started, the plan says 2"):
         ranks(1, train, inputs / "refused", params(world_size=2))
+
+
+@pytest.mark.parametrize(
+    ("precision", "capability", "installed", "expected"),
+    [
+        ("bf16", (9, 0), True, "flash_attention_2"),
+        ("fp16", (8, 0), True, "flash_attention_2"),
+        ("fp32", (9, 0), True, None),
+        ("fp16", (7, 5), True, None),
+        ("bf16", (9, 0), False, None),
+    ],
+)
+def test_flash_attention_where_it_can_run(
+    monkeypatch: pytest.MonkeyPatch, precision: Any, capability: Any, installed: bool, expected: str | None
+) -> None:
+    import torch
+    import transformers.utils
+
+    from train.loop import attention_implementation
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(transformers.utils, "is_flash_attn_2_available", lambda: installed)
+    assert attention_implementation(params(precision=precision), on_gpu=True) == expected
+    assert attention_implementation(params(precision=precision), on_gpu=False) is None
+
+
+def loaded(tmp_path: Path, model: Any, attention: str | None) -> Any:
+    from train.loop import load_model
+
+    model.save_pretrained(tmp_path)
+    return load_model(training.task(tmp_path, tmp_path, tmp_path, params()), attention)
+
+
+def test_a_model_without_the_kernel_is_loaded_all_the_same(tmp_path: Path) -> None:
+    from transformers import BloomConfig, BloomForCausalLM
+
+    model = BloomForCausalLM(BloomConfig(vocab_size=96, hidden_size=32, n_layer=1, n_head=4))
+    for attention in ("flash_attention_2", "sdpa", None):  # Bloom has neither
+        assert loaded(tmp_path, model, attention).config._attn_implementation == "eager"
+
+
+def test_rows_are_flattened_where_position_ids_keep_them_apart(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, FalconConfig, FalconForCausalLM
+
+    from train.loop import may_flatten
+
+    isolated = AutoModelForCausalLM.from_pretrained(training.write_model(tmp_path))
+    leaking = FalconForCausalLM(
+        FalconConfig(vocab_size=96, hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
+    )
+    assert not may_flatten(isolated, trust_remote_code=False), "sdpa takes padded rows"
+    for model in (isolated, leaking):
+        model.config._attn_implementation_internal = "flash_attention_2"
+    assert may_flatten(isolated, trust_remote_code=False)
+    assert not may_flatten(isolated, trust_remote_code=True)
+    assert not may_flatten(leaking, trust_remote_code=False)
+
+
+def test_a_language_model_inside_a_larger_one(ranks: Ranks, inputs: Path, tmp_path: Path) -> None:
+    """Its configuration is nested, and has no padding token at the top."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    text = {
+        "vocab_size": training.VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+    }
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    model = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision))
+    model.save_pretrained(tmp_path / "model")
+    shutil.copytree(inputs / "prepared", tmp_path / "prepared")
+    job = params(method="lora", lora=training.LoraParams(rank=4, target_modules=["q_proj"]), world_size=1)
+    rows = ranks(1, train, tmp_path / "run", job)[0][1]
+    assert len(losses(rows)) == 4

@@ -93,6 +93,22 @@ def test_other_families_keep_their_own_logits(slices_logits: bool) -> None:
     assert torch.allclose(got, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("family", ["Bloom", "Mpt"])
+def test_families_without_position_ids(family: str) -> None:
+    """They tell packed documents not apart, so are trained unpacked: positions count up from 0 anyway."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 90, "hidden_size": 32, "n_layer": 2, "n_head": 4}
+    if family == "Mpt":
+        sizes = {"vocab_size": 90, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64}
+    model = getattr(transformers, f"{family}ForCausalLM")(getattr(transformers, f"{family}Config")(**sizes))
+    inputs = batch()
+    expected = by_full_logits(model, inputs)
+    slices = loss.slices_logits(model)
+    installed = loss.install(model)
+    got = loss.summed_loss(model, inputs, installed=installed, slices_logits=slices)
+    assert torch.allclose(got, expected, rtol=1e-6)
+
+
 def test_the_head_sees_supervised_positions_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs = tiny("Llama"), batch()
     rows = []

@@ -14,6 +14,14 @@ def test_epochs_become_steps_by_the_global_batch() -> None:
     assert (plan.steps_per_epoch, plan.max_steps) == (4, 10)
 
 
+def test_rounding_errors_make_no_further_step() -> None:
+    # In binary, 1.1 × 50 and 0.07 × 100 are a little more than 55 and 7.
+    plan = resolve(params(steps=None, epochs=1.1), sequences=200)
+    assert (plan.steps_per_epoch, plan.max_steps) == (50, 55)
+    warmed = resolve(params(steps=100, warmup_steps=None, warmup_share=0.07), sequences=40)
+    assert warmed.warmup_steps == 7
+
+
 def test_steps_are_taken_as_they_are() -> None:
     assert resolve(params(steps=7), sequences=1).max_steps == 7
 

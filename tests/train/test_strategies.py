@@ -16,7 +16,7 @@ from tests.train.training import LORA, params
 from train import strategies
 from train.stage import StageUserError
 
-STRATEGIES = {"fsdp": "none", "zero2": "none", "zero3": "params"}  # with what offload
+STRATEGIES = {"fsdp": "params", "zero2": "optimizer", "zero3": "params"}  # with what offload
 
 
 def job(strategy: str, method: str, **changes: Any) -> Any:
@@ -151,9 +151,17 @@ def test_offloading_the_optimizer_keeps_parameters() -> None:
     assert "offload_param" not in config["zero_optimization"]
 
 
-def test_fp16_under_deepspeed_needs_a_gpu() -> None:
-    with pytest.raises(StageUserError, match="no fp16 on CPUs"):
-        strategies.training_options(params(strategy="zero2", precision="fp16"), on_gpu=False)
+@pytest.mark.parametrize("strategy", ["ddp", *STRATEGIES])
+def test_fp16_needs_a_gpu(strategy: str) -> None:
+    with pytest.raises(StageUserError, match="fp16 needs a GPU"):
+        strategies.training_options(params(strategy=strategy, precision="fp16"), on_gpu=False)
+
+
+def test_fsdp_offloads_from_gpus_only() -> None:
+    """Offloaded weights lie in pinned memory, which a machine without a GPU does not have."""
+    job = params(strategy="fsdp", offload="params")
+    options = [strategies.training_options(job, on_gpu=on_gpu)["fsdp_config"] for on_gpu in (True, False)]
+    assert [one["cpu_offload"] for one in options] == [True, False]
 
 
 def test_unsharded_fsdp_is_noticed() -> None:

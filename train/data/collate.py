@@ -17,6 +17,8 @@ from artifacts.contract import IGNORED_LABEL
 from train.data.order import FILLER
 
 _FILLER_TOKENS = 2
+#: Any id will do, as nothing looks at padding; some models declare none, or -1, which is no token.
+_PADDING_ID = 0
 
 
 class Rows(torch.utils.data.Dataset[Mapping[str, np.ndarray]]):
@@ -63,8 +65,8 @@ class Collator:
     no further document).
     """
 
-    def __init__(self, pad_token_id: int, *, flatten: bool = False) -> None:
-        self.pad_token_id, self.flatten = pad_token_id, flatten
+    def __init__(self, *, flatten: bool = False) -> None:
+        self.flatten = flatten
 
     def __call__(self, rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
         columns = [
@@ -98,7 +100,7 @@ class Collator:
             return row
         next_positions = position_ids[-1] + 1 + np.arange(missing)
         return (
-            np.concatenate([tokens, np.full(missing, self.pad_token_id)]),
+            np.concatenate([tokens, np.full(missing, _PADDING_ID)]),
             np.concatenate([position_ids, next_positions]),
             np.concatenate([target_ids, np.full(missing, IGNORED_LABEL)]),
         )
