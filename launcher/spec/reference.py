@@ -38,7 +38,16 @@ A job is one YAML file. `slipway init` writes this one to start from:
 
 _CLUSTER_INTRODUCTION = """\
 A cluster profile is one YAML file in `clusters/`; its name is the file's. `slipway submit JOB --cluster NAME`
-looks in `clusters/` of the working directory, then of the repository; a path works too.
+looks in `clusters/` of the working directory, then of the repository; a path works too. Without `--cluster`
+the environment variable `SLIPWAY_CLUSTER` names it, else it is `local`. `slipway clusters` lists them.
+
+```yaml
+# clusters/bigdisk.yaml: this machine, with the artifacts where there is room for them
+backend: local
+store: /mnt/big/slipway
+```
+
+Editors check as you type with `slipway schema cluster > cluster.schema.json`.
 """
 
 
