@@ -67,15 +67,21 @@ class Store(Protocol):
         ...
 
 
+def file_uri_path(uri: str) -> Path | None:
+    """The path that a `file:///…` URI names; None for any other URI."""
+    parts = urlsplit(uri)
+    local = parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.startswith("/")
+    return Path(unquote(parts.path)) if local else None
+
+
 def open_store(uri: str) -> Store:
     """Open the store that `uri` names: `file:///folder` or a plain path. Raises ValueError."""
-    parts = urlsplit(uri)
-    if parts.scheme in ("", "file"):
+    scheme = urlsplit(uri).scheme
+    path = Path(uri) if scheme == "" else file_uri_path(uri)
+    if path is not None:
         from artifacts.local import LocalStore
 
-        if parts.scheme == "":
-            return LocalStore(Path(uri))
-        if parts.netloc in ("", "localhost") and parts.path.startswith("/"):
-            return LocalStore(Path(unquote(parts.path)))
+        return LocalStore(path)
+    if scheme == "file":
         raise ValueError(f"store {uri}: a file URI has three slashes and an absolute path: file:///folder")
-    raise ValueError(f"store {uri}: no store for '{parts.scheme}://' here; use a folder (file:///…)")
+    raise ValueError(f"store {uri}: no store for '{scheme}://' here; use a folder (file:///…)")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from artifacts.contract import RecordFormat
+from artifacts.contract import EXIT_USER_ERROR, RecordFormat
 from artifacts.records import BadRecord, DataFileError, RecordFile
 from launcher.backends.processes import environment
 from launcher.errors import Problem, RunFailed, UserError
@@ -165,7 +165,7 @@ class _TokenCount:
 
     def result(self) -> dict[str, Any]:
         output, messages = self._process.communicate()
-        if self._process.returncode == 2:
+        if self._process.returncode == EXIT_USER_ERROR:
             why = messages.strip().splitlines()[-1] if messages.strip() else "no usable tokenizer"
             raise UserError(Problem(where="", what=f"--tokenizer {self._tokenizer}", why=why))
         if self._process.returncode != 0:

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class Digests:
         """(bytes, SHA-256) of a regular file. Raises OSError, ChangedError among them."""
         return self.derived(path, "sha256", lambda file: hash_file(file)[1])
 
-    def derived(self, path: Path, what: str, compute: Any) -> tuple[int, Any]:
+    def derived(self, path: Path, what: str, compute: Callable[[Path], Any]) -> tuple[int, Any]:
         """(bytes, `compute(path)`), remembered under the name `what` as long as the file is unchanged."""
         before = Stamp.of(path)
         name = f"{what}:{path.absolute()}"

@@ -19,6 +19,7 @@ from launcher.progress.journal import RUN
 
 RUNS = "runs"
 REPORT = "report.html"
+_ANSWERS_SHOWN = 3  # at the end of a run
 
 
 def plan_key(run_id: str) -> str:
@@ -181,7 +182,7 @@ class Results:
     answers: list[dict[str, str]]  # some of the test file: prompt, reference, base, tuned
 
 
-def results(store: Store, run_id: str, plan: Plan, *, answers: int = 3) -> Results:
+def results(store: Store, run_id: str, plan: Plan) -> Results:
     """What to show at the end of a run; reads only the head of the predictions."""
     made = {stage.kind: stage for stage in plan.stages if is_complete(store, stage.output)}
     product = made.get(StageKind.MERGE) or made.get(StageKind.TRAIN)
@@ -190,7 +191,7 @@ def results(store: Store, run_id: str, plan: Plan, *, answers: int = 3) -> Resul
         model=place(store, product.output) if product else None,
         report=place(store, report_key(run_id)) if store.exists(report_key(run_id)) else None,
         scores=_scores(store, predict.output) if predict else {},
-        answers=_answers(store, predict.output, answers) if predict else [],
+        answers=_answers(store, predict.output) if predict else [],
     )
 
 
@@ -207,10 +208,10 @@ def _scores(store: Store, prefix: str) -> dict[str, dict[str, float]]:
     return {who: scores[who] for who in ("base", "tuned") if scores.get(who)}
 
 
-def _answers(store: Store, prefix: str, count: int) -> list[dict[str, str]]:
+def _answers(store: Store, prefix: str) -> list[dict[str, str]]:
     rows = []
     with store.open_read(f"{prefix}/predictions.jsonl") as lines:
-        for _ in range(count):
+        for _ in range(_ANSWERS_SHOWN):
             if line := lines.readline():
                 row = json.loads(line)
                 prompt = " ".join(

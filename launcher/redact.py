@@ -15,19 +15,36 @@ _SECRET_NAME = re.compile(
 )
 _SHORTEST_SECRET = 8  # characters; shorter values would hide words of the language
 
-#: Secrets by their form, wherever they come from. The part in group `keep` stays.
-_PATTERNS = tuple(
+#: Tokens, keys and passwords by their form, wherever they come from. The part in group `keep` is none.
+_TOKENS = tuple(
     re.compile(pattern)
     for pattern in (
-        r"\bhf_[A-Za-z0-9]{20,}",  # Hugging Face
-        r"\bgh[pousr]_[A-Za-z0-9]{30,}",  # GitHub
-        r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",  # AWS access key id
-        r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",  # JSON web token
-        r"(?P<keep>[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)",  # password in a URL
-        r"(?P<keep>(?i:authorization:\s*(?:bearer|basic|token)\s+))\S+",
-        r"(?P<keep>[?&](?i:x-amz-signature|x-amz-security-token|signature|sig)=)[^&\s]+",  # signed URLs
+        r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{16,}",  # Hugging Face
+        r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[0-9A-Z]{16}",  # AWS access key id
+        # OpenAI, Anthropic and others
+        r"(?<![A-Za-z0-9])sk-(?=[\w-]*[0-9])(?=[\w-]*[A-Za-z])[A-Za-z0-9_-]{20,}",
+        r"(?<![A-Za-z0-9])(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,})",  # GitHub
+        r"(?<![A-Za-z0-9])glpat-[\w-]{20,}",  # GitLab
+        r"(?<![A-Za-z0-9])xox[abprs]-[A-Za-z0-9-]{10,}",  # Slack
+        r"(?<![A-Za-z0-9])AIza[\w-]{35}",  # Google
+        r"(?<![A-Za-z0-9])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+",  # JSON web token
+        r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[\s\S]*?-----END [A-Z ]*PRIVATE KEY-----)?",
+        r"(?P<keep>://[^/\s:@]*:)[^/\s@]+(?=@)",  # user:password@ in an address
     )
 )
+#: What only output holds: headers and signed addresses.
+_HEADERS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(?P<keep>(?i:authorization:\s*(?:bearer|basic|token)\s+))\S+",
+        r"(?P<keep>[?&](?i:x-amz-signature|x-amz-security-token|signature|sig)=)[^&\s]+",
+    )
+)
+
+
+def looks_secret(text: str) -> bool:
+    """Whether the text holds something of the form of a token, a private key or a password in an address."""
+    return any(pattern.search(text) for pattern in _TOKENS)
 
 
 class Redactor:
@@ -44,7 +61,7 @@ class Redactor:
     def __call__(self, text: str) -> str:
         for value in self._values:
             text = text.replace(value, HIDDEN)
-        for pattern in _PATTERNS:
+        for pattern in (*_TOKENS, *_HEADERS):
             text = pattern.sub(lambda match: (match.groupdict().get("keep") or "") + HIDDEN, text)
         return text
 

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -162,10 +162,10 @@ class StageHost:
         """The host's own: None while it lives. Its stages die with it."""
         return self._process.poll()
 
-    def request(self, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> str:
+    def request(self, argv: Sequence[str], log: Path) -> str:
         """Ask for a stage; returns the request's id. A host that is gone shows in `exit_code`."""
         self._count += 1
-        request = {"id": str(self._count), "argv": list(argv), "log": str(log), "env": dict(env or {})}
+        request = {"id": str(self._count), "argv": list(argv), "log": str(log)}
         with contextlib.suppress(BrokenPipeError):
             self._requests.write(json.dumps(request).encode() + b"\n")
             self._requests.flush()

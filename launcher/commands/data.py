@@ -20,8 +20,13 @@ def data() -> None:
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="JSON list, JSON lines, CSV or Parquet.", show_default=False)],
-    format: Annotated[str, typer.Option("--format", help="messages or alpaca; detected when auto.")] = "auto",
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="JSON list, JSON lines, CSV or Parquet.", show_default=False),
+    ],
+    format: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="messages or alpaca; detected when auto.")
+    ] = "auto",
     tokenizer: Annotated[
         Path | None,
         typer.Option(
@@ -33,7 +38,9 @@ def check(
     ] = 2048,
     as_json: AsJson = False,
 ) -> None:
-    """Read every record of a data file: counts, bad records, lengths, what would be truncated.
+    """Read every record of a data file.
+
+    Counts, the first bad records, lengths; with a tokenizer also what would be truncated.
 
     Exit code 2 where a job with `data.on_error: stop` would refuse the file.
 

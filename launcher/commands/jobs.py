@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def init(
-    name: Annotated[str, typer.Argument(help="Name of the job; the file is NAME.yaml.")] = "my-job",
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the job; the file is NAME.yaml.")
+    ] = "my-job",
 ) -> None:
     """Write a commented starter job.
 

@@ -93,7 +93,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 RunName = Annotated[
     str | None,
     typer.Argument(
-        metavar="[RUN]",
+        metavar="RUN",
         help="Run id, the beginning of one, or a job's name (its newest run). Left out: the newest run.",
         autocompletion=_complete_run,
         show_default=False,

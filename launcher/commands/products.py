@@ -19,8 +19,9 @@ def fetch(
     what: Annotated[
         str | None,
         typer.Argument(
-            metavar="[merged|adapter|predictions|report|…]",
-            help="Also prepared, data, model. Left out: the merged model, else the adapter.",
+            metavar="PRODUCT",
+            help="merged, adapter, predictions, report, prepared, data or model. Left out: the merged model, "
+            "else the adapter.",
             show_default=False,
         ),
     ] = None,

@@ -53,7 +53,8 @@ def logs(
     run: RunName = None,
     cluster: ClusterName = "local",
     stage: Annotated[
-        str | None, typer.Option("--stage", "-s", help="data, model, prepare, train, merge or predict.")
+        str | None,
+        typer.Option("--stage", "-s", metavar="STAGE", help="data, model, prepare, train, merge or predict."),
     ] = None,
     follow: Annotated[
         bool,

@@ -11,6 +11,7 @@ from launcher.catalog import Accelerator
 from launcher.dimensions import Dimensions
 from launcher.errors import Problem
 from launcher.machine import Machine
+from launcher.memory import bytes_text
 from launcher.planning import batch, sizing
 from launcher.spec.job import After, Job
 from launcher.spec.load import Loaded
@@ -240,6 +241,18 @@ class Resolver:
         self.say(name, *found)
         return found[0]
 
+    def _host_memory_bytes(self, workers: int) -> int:
+        """What all workers together may take of this machine's memory."""
+        compute, here = self.job.compute, self.machine.memory_bytes
+        if compute.memory_bytes is None:
+            return here
+        wanted = workers * compute.memory_bytes
+        if wanted > here:
+            who = batch.counted_workers(workers)
+            why = f"{who} want {bytes_text(wanted)}, this machine has {bytes_text(here)}"
+            self.refuse("compute.memory", compute.memory, why, "lower it, use fewer workers, or leave it out")
+        return min(wanted, here)
+
     def _size(
         self, size: Dimensions | None, workers: int, sequences: int, precision: Precision
     ) -> sizing.Sizing:
@@ -260,7 +273,7 @@ class Resolver:
             gradient_checkpointing=job.training.gradient_checkpointing,
             micro_batch_size=job.training.micro_batch_size,
             gpu_memory_bytes=min(gpu.memory_bytes for gpu in gpus) if gpus else None,
-            host_memory_bytes=self.machine.memory_bytes,
+            host_memory_bytes=self._host_memory_bytes(workers),
         )
         sized = sizing.choose(request)
         self.derived += sized.derived

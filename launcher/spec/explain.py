@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from launcher.redact import looks_secret
 from launcher.spec.job import GRAMMARS
 from launcher.spec.section import Conflict, Section
-from launcher.spec.words import kind, listed, looks_secret, shown
+from launcher.spec.words import kind, listed, shown
 from launcher.spec.yaml import FieldPath
 
 T = TypeVar("T", bound=Section)

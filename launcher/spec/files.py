@@ -26,7 +26,7 @@ class Fault:
     way_out: str = ""
 
 
-def file_fault(path: Path, *, inside: Path | None = None, may_be_empty: bool = False) -> Fault | None:
+def file_fault(path: Path, *, inside: Path | None = None) -> Fault | None:
     """Why `path` can't be read as a regular file; None where it can.
 
     A FIFO or device is recognised without being opened, since opening one may block. `inside` is the job
@@ -43,7 +43,7 @@ def file_fault(path: Path, *, inside: Path | None = None, may_be_empty: bool = F
         return Fault(f"is {kind}, where a file is needed", _file_in_folder(path))
     if not os.access(path, os.R_OK):
         return Fault("can't be read: permission denied", f"chmod u+r {path}")
-    if status.st_size == 0 and not may_be_empty:
+    if status.st_size == 0:
         return Fault("the file is empty (0 bytes)")
     return None
 

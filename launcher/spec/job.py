@@ -359,7 +359,7 @@ class Compute(Section):
     memory: str | None = Field(
         None,
         pattern=MEMORY_PATTERN,
-        description="Host memory per worker, as `64Gi`. Left out: derived by the plan.",
+        description="Host memory that the plan may count on, per worker, as `64Gi`. Left out: all there is.",
     )
 
     @property
@@ -421,8 +421,8 @@ class Job(Section):
     )
     after: list[After] | None = Field(
         None,
-        description="Stages after training, a list of `merge` and `predict`. Left out: merge, and predict "
-        "where there is test data. `[]`: none.",
+        description="Stages after training, a list of `merge` and `predict`; `[]`: none. Left out: merge, "
+        "and predict where there is test data.",
     )
     merge: Merge = Field(Merge(), description="Settings of the stage `merge`.")
     predict: Predict = Field(Predict(), description="Settings of the stage `predict`.")

@@ -49,15 +49,15 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Loaded[Job]:
     return Loaded(loaded.value.with_absolute_paths(folder), loaded.path, loaded.document, loaded.overridden)
 
 
-def load_cluster(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Loaded[Cluster]:
+def load_cluster(name_or_path: str | Path) -> Loaded[Cluster]:
     """The profile at a path (with a `/` or ending in .yaml), or of that name. Raises UserError."""
-    return _load(Cluster, _cluster_path(str(name_or_path)), overrides)
+    return _load(Cluster, _cluster_path(str(name_or_path)), ())
 
 
-def list_clusters(folder: Path | None = None) -> dict[str, Path]:
-    """Known profiles by name: of `clusters/` in `folder` (the working directory), then of the repository."""
+def list_clusters() -> dict[str, Path]:
+    """Known profiles by name: of `clusters/` in the working directory, then of the repository."""
     found: dict[str, Path] = {}
-    for home in ((folder or Path()) / "clusters", _REPOSITORY_CLUSTERS):
+    for home in (Path("clusters"), _REPOSITORY_CLUSTERS):
         for path in sorted(home.glob("*.yaml")):
             found.setdefault(path.stem, path)
     return found

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from launcher.errors import Problem, UserError
+from launcher.redact import looks_secret
 from launcher.spec.job import SHORT_FORMS
-from launcher.spec.words import kind, looks_secret, shown, shown_path
+from launcher.spec.words import kind, shown, shown_path
 from launcher.spec.yaml import FieldPath, parse
 
 _EXAMPLE = "write it as --set training.learning_rate=2e-4"

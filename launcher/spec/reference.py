@@ -38,7 +38,16 @@ A job is one YAML file. `slipway init` writes this one to start from:
 
 _CLUSTER_INTRODUCTION = """\
 A cluster profile is one YAML file in `clusters/`; its name is the file's. `slipway submit JOB --cluster NAME`
-looks in `clusters/` of the working directory, then of the repository; a path works too.
+looks in `clusters/` of the working directory, then of the repository; a path works too. Without `--cluster`
+the environment variable `SLIPWAY_CLUSTER` names it, else it is `local`. `slipway clusters` lists them.
+
+```yaml
+# clusters/bigdisk.yaml: this machine, with the artifacts where there is room for them
+backend: local
+store: /mnt/big/slipway
+```
+
+Editors check as you type with `slipway schema cluster > cluster.schema.json`.
 """
 
 
@@ -83,8 +92,9 @@ def _sections(schema: dict[str, Any], section: dict[str, Any], prefix: str = "")
 def _table(section: dict[str, Any], prefix: str = "") -> str:
     rows = ["| field | value | left out | what it does |", "|---|---|---|---|"]
     for name, field in section["properties"].items():
-        default = "**required**" if name in section.get("required", ()) else _default(field)
-        cells = (f"`{name}`", _type(field, f"{prefix}{name}"), default, field["description"])
+        what, _, left_out = field["description"].partition(" Left out: ")
+        default = "**required**" if name in section.get("required", ()) else _default(field) or left_out
+        cells = (f"`{name}`", _type(field, f"{prefix}{name}"), default.removesuffix("."), what)
         rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(rows)
 
@@ -93,6 +103,8 @@ def _default(field: dict[str, Any]) -> str:
     if "default" not in field:
         return ""
     default = field["default"]
+    if isinstance(default, float):
+        return f"`{default:g}`"
     return f"`{default}`" if isinstance(default, str) else f"`{json.dumps(default)}`"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 _STARTER = """\
-# A fine-tuning job. Check it:   slipway plan {name}.yaml
-# Try it on this machine, small: slipway submit {name}.yaml --rehearse
-# Run it:                        slipway submit {name}.yaml
-# Every field: docs/job-reference.md. What is commented out shows the default or is derived by the plan.
+# A fine-tuning job. Check its data: slipway data check train.jsonl
+# See what it would do, and why:     slipway plan {name}.yaml
+# Try it on this machine, in small:  slipway submit {name}.yaml --rehearse
+# Run it:                            slipway submit {name}.yaml
+# Lines that are commented out are optional; the plan says what it takes instead. Every field:
+# docs/job-reference.md.
 
 name: {name}
 

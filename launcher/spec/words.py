@@ -6,30 +6,11 @@ import json
 import re
 from typing import Any
 
+from launcher.redact import looks_secret
+
 _MAX_SHOWN = 60  # characters
 
-_SECRET = re.compile(
-    r"""(?<![A-Za-z0-9])(?:
-        hf_[A-Za-z0-9]{16,}                                         # Hugging Face
-      | (?:AKIA|ASIA)[0-9A-Z]{16}                                   # AWS access key id
-      | sk-(?=[\w-]*[0-9])(?=[\w-]*[A-Za-z])[A-Za-z0-9_-]{20,}      # OpenAI, Anthropic and others
-      | gh[pousr]_[A-Za-z0-9]{30,} | github_pat_\w{30,}             # GitHub
-      | glpat-[\w-]{20,}                                            # GitLab
-      | xox[abprs]-[A-Za-z0-9-]{10,}                                # Slack
-      | AIza[\w-]{35}                                               # Google
-      | eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+                        # JSON web token
-      | -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----
-    ) | ://[^/\s:@]*:[^/\s@]+@                                      # user:password@ in an address
-    """,
-    re.VERBOSE,
-)
-
 HIDDEN = "(hidden: it looks like a secret)"
-
-
-def looks_secret(text: str) -> bool:
-    """Whether the text holds something of the form of a token, a private key or a password in an address."""
-    return _SECRET.search(text) is not None
 
 
 def shown(value: Any) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from artifacts.contract import StageKind, StagePlan
 from artifacts.manifest import Manifest, read_marker
-from artifacts.store import Store
+from artifacts.store import Store, file_uri_path
 
 
 def is_done(stage: StagePlan, store: Store) -> bool:
@@ -23,10 +22,9 @@ def is_done(stage: StagePlan, store: Store) -> bool:
 
 def _lies_there(manifest: Manifest) -> bool:
     """Every file is there in its size. What it holds was checked when the marker was written."""
-    parts = urlsplit(manifest.location or "")
-    if parts.scheme != "file":
+    folder = file_uri_path(manifest.location or "")
+    if folder is None:
         return True
-    folder = Path(unquote(parts.path))
     try:
         return all((folder / file.path).stat().st_size == file.size_bytes for file in manifest.files)
     except OSError:

@@ -11,11 +11,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from artifacts.contract import ModelParams, StageKind, StagePlan, TwinParams
 from artifacts.manifest import Manifest, read_marker, write_marker
-from artifacts.store import Store, open_store
+from artifacts.store import Store, file_uri_path, open_store
 from launcher import dimensions
 from launcher.digests import Digests
 from launcher.dimensions import Dimensions
@@ -217,7 +216,7 @@ def _store(job: Loaded[Job]) -> Source:
     model = job.value.model
     location = model.store or ""
     if "://" not in location:
-        location = Path(os.path.abspath(job.path.absolute().parent / location)).as_uri()  # noqa: PTH100
+        location = Path(location).as_uri()
     where, what = job.where("model.store"), f"model.store: {model.store}"
     try:
         manifest = _store_manifest(location)
@@ -234,7 +233,8 @@ def _store(job: Loaded[Job]) -> Source:
     params = ModelParams(
         source="store", location=location, sha256=model.sha256, trust_remote_code=model.trust_remote_code
     )
-    return Source(params, _dimensions(Path(unquote(urlsplit(manifest.location or "").path))))
+    folder = file_uri_path(manifest.location or "")
+    return Source(params, _dimensions(folder) if folder else None)
 
 
 def _store_manifest(location: str) -> Manifest | None:

@@ -212,6 +212,11 @@ def test_the_resolved_job_is_a_job_that_says_everything(tmp_path: Path) -> None:
             "Tesla T4 has no bfloat16",
         ),
         ({"compute": {"workers": 9}}, EIGHT_H100, "this machine has 8 GPUs, and each worker needs one"),
+        (
+            {"compute": {"memory": "20Gi"}},
+            LAPTOP,
+            "compute.memory: 20Gi: 2 workers want 42.9 GB, this machine has 34.4 GB; lower it",
+        ),
         ({"compute": {"accelerator": "H1OO"}}, LAPTOP, "no such GPU type in the catalog; one of B200"),
         (
             {"method": {"type": "lora", "target_modules": ["q_proj", "lm_head"]}},
@@ -235,6 +240,15 @@ def test_a_model_is_held_against_its_config_and_the_memory(tmp_path: Path) -> No
     training = {"max_length": 512}
     (too_large,) = problems(tmp_path, model={"folder": "model"}, method="full", training=training)
     assert "does not fit: ddp needs at least" in too_large and "--rehearse" in too_large
+
+
+def test_the_plan_keeps_within_the_memory_that_the_job_allows(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    job = {"model": {"folder": "model"}, "training": {"max_length": 512, "precision": "bf16"}}
+    write_job(tmp_path, **job, compute={"workers": 1})
+    make_plan(tmp_path)
+    (too_large,) = problems(tmp_path, **job, compute={"workers": 1, "memory": "12Gi"})
+    assert "does not fit: ddp needs at least" in too_large and "of this machine's 12.9 GB" in too_large
 
 
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:

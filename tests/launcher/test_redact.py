@@ -28,6 +28,8 @@ redact = Redactor(
         ("about ab and /root-dir", "about ab and /root-dir"),  # too short to be one; no secret's name
         ("token hf_abcdefghijklmnopqrstuvwx.", f"token {HIDDEN}."),
         ("AKIAIOSFODNN7EXAMPLE", HIDDEN),
+        ("glpat-" + "x" * 20, HIDDEN),
+        ("-----BEGIN PRIVATE " + "KEY-----\nMIIE\n-----END PRIVATE KEY-----\nnext", f"{HIDDEN}\nnext"),
         ("https://me:pass@word.example/x", f"https://me:{HIDDEN}@word.example/x"),
         ("Authorization: Bearer abc.def", f"Authorization: Bearer {HIDDEN}"),
         ("https://s3/x?X-Amz-Signature=0f&y=1", f"https://s3/x?X-Amz-Signature={HIDDEN}&y=1"),

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from launcher.redact import looks_secret
 from launcher.spec.units import to_bytes
-from launcher.spec.words import HIDDEN, looks_secret, shown, shown_path
+from launcher.spec.words import HIDDEN, shown, shown_path
 
 # Of the form of secrets, put together here so that no scanner takes them for real ones.
 SECRETS = [
