@@ -192,9 +192,15 @@ def test_metric_rows(ranks: Ranks, inputs: Path) -> None:
     assert second["epoch"] == pytest.approx(2 / 6)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "zero2", "zero3"])
+@pytest.mark.parametrize(
+    ("strategy", "step"),
+    # in the middle of an epoch, or at its end, where it was evaluated just before saving
+    [("ddp", 4), ("ddp", 6), ("fsdp", 6), ("zero2", 4), ("zero3", 6)],
+)
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_resume_equals_uninterrupted(ranks: Ranks, inputs: Path, strategy: str, method: str) -> None:
+def test_resume_equals_uninterrupted(
+    ranks: Ranks, inputs: Path, strategy: str, step: int, method: str
+) -> None:
     job = params(
         strategy=strategy,
         method=method,
@@ -202,19 +208,19 @@ def test_resume_equals_uninterrupted(ranks: Ranks, inputs: Path, strategy: str, 
         offload="params" if strategy == "zero3" else "none",
         steps=None,
         epochs=1.5,  # 9 steps of 6 an epoch
-        save_every=4,
+        save_every=step,
     )
-    name = f"resume-{method}-{strategy}"
+    name = f"resume-{method}-{strategy}-{step}"
     whole = ranks(2, train, inputs / name, job)[0][1]
-    checkpoint = inputs / name / "checkpoints" / "checkpoint-4"
+    checkpoint = inputs / name / "checkpoints" / f"checkpoint-{step}"
     if method == "lora":
         assert (checkpoint / "adapter_model.safetensors").stat().st_size > 10_000
         assert sum(path.stat().st_size for path in checkpoint.rglob("*")) < 900_000, "holds the frozen base?"
     rest = inputs / f"{name}-rest"
     resumed = ranks(2, resume, rest, job, checkpoint)[0]
-    assert [row["step"] for row in resumed if "loss" in row] == [5, 6, 7, 8, 9]
-    assert losses(resumed) == losses(whole)[4:]
-    assert losses(resumed, "eval_loss") == losses(whole, "eval_loss")
+    assert [row["step"] for row in resumed if "loss" in row] == list(range(step + 1, 10))
+    assert losses(resumed) == losses(whole)[step:]
+    assert losses(resumed, "eval_loss") == losses(whole, "eval_loss")[1 if step == 6 else 0 :]
     weights = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
     assert (final(rest) / weights).read_bytes() == (final(inputs / name) / weights).read_bytes()
 
