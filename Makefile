@@ -14,12 +14,12 @@ environment := $(if $(filter local,$(CLUSTER)),$(ready)-train,$(ready)-launcher)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run test test-gpu check format lock docs clean \
-        submit plan init pin status logs resume cancel runs gc fetch verify report
+        submit plan init pin status logs resume cancel runs gc fetch verify report data schema clusters
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo '  Variables: CLUSTER=$(CLUSTER)  JOB=$(JOB)  RUN=<run id>  ARGS="<more options>"'
+	@echo '  Variables: CLUSTER=$(CLUSTER)  JOB=$(JOB)  RUN=<run id>  FILE=<data file>  ARGS="<more options>"'
 
 setup: $(ready)-train ## make .venv with everything that running a job here needs
 setup-dev: $(ready)-dev ## the same, and what the checks and tests need
@@ -55,11 +55,28 @@ init: $(ready)-launcher ## write a commented starter job
 pin: $(ready)-launcher ## write full revisions of remote inputs into JOB
 	@$(slipway) pin $(JOB) $(ARGS)
 
-status logs resume cancel fetch verify report: $(environment) ## of RUN: make status RUN=...
+status: ## show how far RUN is, or why it failed
+logs: ## print what a stage of RUN wrote (ARGS="--stage train -f")
+resume: ## go on with RUN from its newest sound checkpoint
+cancel: ## save and stop RUN
+fetch: ## copy what RUN has made out of the store (ARGS="merged --to FOLDER")
+verify: ## re-read every byte of RUN, or of an artifact (RUN=<key>)
+report: ## write the report of RUN anew
+status logs resume cancel fetch verify report: $(environment)
 	@$(slipway) $@ $(RUN) --cluster $(CLUSTER) $(ARGS)
 
-runs gc: $(environment) ## list runs; remove what no run refers to
+runs: ## list runs, newest first
+gc: ## remove artifacts that no run refers to
+runs gc: $(environment)
 	@$(slipway) $@ --cluster $(CLUSTER) $(ARGS)
+
+data: $(environment) ## say what is in the data file FILE, and what is wrong with it
+	@$(slipway) data check $(FILE) $(ARGS)
+
+schema: ## print the JSON Schema of job files (ARGS=cluster: of profiles)
+clusters: ## list the cluster profiles
+schema clusters: $(ready)-launcher
+	@$(slipway) $@ $(ARGS)
 
 lock: ## resolve the newest versions into requirements/*.lock
 	@UV=$(bin)/uv requirements/compile

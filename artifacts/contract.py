@@ -29,6 +29,13 @@ IGNORED_LABEL = -100
 
 T = TypeVar("T")
 
+RecordFormat = Literal["messages", "alpaca"]
+Engine = Literal["torchrun", "ray"]
+Method = Literal["full", "lora"]
+Precision = Literal["bf16", "fp16", "fp32"]
+Strategy = Literal["ddp", "fsdp", "zero2", "zero3"]
+Offload = Literal["none", "optimizer", "params"]
+
 
 class StageKind(enum.StrEnum):
     """Nodes of the plan's graph. Each kind's artifact lies at `<folder>/<key>/` in the store."""
@@ -54,7 +61,7 @@ class DataFile:
     path: str
     size_bytes: int
     sha256: str
-    format: Literal["messages", "alpaca"]
+    format: RecordFormat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +69,7 @@ class DataParams:
     """Stage `data`: files in, validated conversations out.
 
     Output: `<split>-NNNNN.jsonl` shards, one record a line: `{"messages": [{"role", "content"}, …]}`, and
-    `report.json` (`artifacts.records.DataReport`).
+    `report.json` (`artifacts.data_report.DataReport`).
     """
 
     splits: dict[str, list[DataFile]]  # "train", "eval", "test"
@@ -121,7 +128,6 @@ class PrepareParams:
 
     max_length: int  # tokens
     packing: bool
-    train_on: Literal["assistant"] = "assistant"
     seed: int = 0
 
 
@@ -138,7 +144,7 @@ class TrainParams:
     """Stage `train`. `epochs` or `steps` is set, never both; so with the two batch sizes of the job, which
     the plan has already turned into `micro_batch_size × gradient_accumulation_steps × world_size`."""
 
-    method: Literal["full", "lora"]
+    method: Method
     lora: LoraParams | None
     epochs: float | None
     steps: int | None
@@ -152,15 +158,15 @@ class TrainParams:
     gradient_accumulation_steps: int
     world_size: int  # ranks = workers
     max_length: int  # tokens per sequence
-    precision: Literal["bf16", "fp16", "fp32"]
+    precision: Precision
     gradient_checkpointing: bool
     seed: int
     evaluate_every: float | None  # < 1: share of an epoch; >= 1: steps; None: at each epoch's end
     save_every: float | None
     log_every_steps: int
     keep: int  # checkpoints
-    strategy: Literal["ddp", "fsdp", "zero2", "zero3"]
-    offload: Literal["none", "optimizer", "params"]
+    strategy: Strategy
+    offload: Offload
     accelerator: str | None = None  # name in the catalog, for MFU; None on CPU
     peak_flops_per_second: float | None = None  # dense, at `precision`, of one accelerator
     fresh: str | None = None  # salt of `submit --fresh`: another key on purpose
@@ -189,8 +195,7 @@ class PredictParams:
     batch_size: int = 16
     limit_records: int | None = None
     base: bool = True  # also answer with the base model
-    world_size: int = 1
-    precision: Literal["bf16", "fp16", "fp32"] = "fp32"
+    precision: Precision = "fp32"
 
 
 PARAMS: dict[StageKind, type] = {
@@ -234,7 +239,7 @@ class Plan:
     cluster: str
     backend: Literal["local", "kubernetes"]
     store: str  # URI: file:///… or s3://…
-    engine: Literal["torchrun", "ray"]
+    engine: Engine
     stages: list[StagePlan]
     job: dict[str, Any]  # the job as resolved, for people and the report
     derived: list[Derived] = field(default_factory=list)

@@ -9,16 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from json.encoder import encode_basestring
-from typing import Any, Literal
+from typing import Any
 
-Format = Literal["messages", "alpaca"]
+from artifacts.contract import RecordFormat
+
 Message = dict[str, str]
 
-FORMATS: tuple[Format, ...] = ("messages", "alpaca")
+FORMATS: tuple[RecordFormat, ...] = ("messages", "alpaca")
 ROLES = ("system", "user", "assistant", "tool")
-WANTED = "wanted: messages, or instruction and output (optional input, system, history)"
+_WANTED: dict[RecordFormat, str] = {
+    "messages": "messages",
+    "alpaca": "instruction and output (optional input, system, history)",
+}
 
-_COLUMNS: dict[Format, Collection[str]] = {
+_ANY = ", or ".join(_WANTED.values())
+
+_COLUMNS: dict[RecordFormat, Collection[str]] = {
     "messages": ("messages",),
     "alpaca": ("instruction", "input", "output", "system", "history"),
 }
@@ -45,25 +51,25 @@ class RecordError(ValueError):
     """The record can't be used; the message says why, in one line."""
 
 
-def detect_format(columns: Collection[str]) -> Format | None:
+def detect_format(columns: Collection[str]) -> RecordFormat | None:
     """The format whose required columns are all there."""
     if "messages" in columns:
         return "messages"
     return "alpaca" if "instruction" in columns and "output" in columns else None
 
 
-def conversation(record: object, format: Format) -> list[Message]:
+def conversation(record: object, format: RecordFormat) -> list[Message]:
     """The record's messages, checked. Raises RecordError."""
     if type(record) is not dict:
-        raise RecordError(f"not an object but {describe(record)}; {WANTED}")
+        raise RecordError(f"not an object but {describe(record)}; each record is an object with {_ANY}")
     if format == "messages":
         if "messages" not in record:
-            raise RecordError(columns_reason(record))
+            raise RecordError(columns_reason(record, format))
         return _check(record["messages"])
     return _check(_messages_of_alpaca(record))
 
 
-def ignored_columns(record: Collection[str], format: Format) -> list[str]:
+def ignored_columns(record: Collection[str], format: RecordFormat) -> list[str]:
     """Columns that the format has no use for."""
     return [name for name in record if name not in _COLUMNS[format]]
 
@@ -85,20 +91,23 @@ def _encode_text(text: str) -> bytes:
     return b'"%b"' % raw.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
 
 
-def columns_reason(columns: Iterable[str]) -> str:
-    """Why these columns are neither format, with the nearest known name or a hint."""
+def columns_reason(columns: Iterable[str], format: RecordFormat | None = None) -> str:
+    """Why these columns are not `format` (None: neither format), with the nearest known name or a hint."""
     import difflib
 
     found = [str(name) for name in columns]
     shown = ", ".join(name[:40] for name in found[:12]) + (", …" if len(found) > 12 else "")
-    reason = f"wrong columns: found {shown or 'none'}; {WANTED}"
+    wanted = _WANTED[format] if format else _ANY
+    reason = f"wrong columns: found {shown or 'none'}; wanted: {wanted}"
+    if other := detect_format(found):
+        return f"{reason}; this record is of the format {other}, the file is read as {format}"
     for name in found:
         if name in _HINTS:
             return f"{reason}; {_HINTS[name]}"
-    for wanted in ("messages", "instruction", "output"):
-        near = difflib.get_close_matches(wanted, [name for name in found if name != wanted], n=1, cutoff=0.7)
-        if near and wanted not in found:
-            return f"{reason}; did you mean '{wanted}' instead of '{near[0][:40]}'?"
+    for column in ("messages", "instruction", "output"):
+        near = difflib.get_close_matches(column, [name for name in found if name != column], n=1, cutoff=0.7)
+        if near and column not in found:
+            return f"{reason}; did you mean '{column}' instead of '{near[0][:40]}'?"
     return reason
 
 
@@ -117,7 +126,7 @@ def describe(value: object) -> str:
 
 def _messages_of_alpaca(record: dict[str, Any]) -> list[Message]:
     if "instruction" not in record or "output" not in record:
-        raise RecordError(columns_reason(record))
+        raise RecordError(columns_reason(record, "alpaca"))
     messages = []
     if system := _optional_text(record, "system"):
         messages.append({"role": "system", "content": system})

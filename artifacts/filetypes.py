@@ -62,7 +62,7 @@ def require_file(path: Path) -> None:
     except FileNotFoundError:
         if path.is_symlink():
             raise DataFileError(f"a symbolic link to {path.readlink()}, which does not exist") from None
-        raise DataFileError("no such file", "check the path; it is relative to the job file") from None
+        raise DataFileError("no such file", "check the path") from None
     except (OSError, ValueError) as error:
         raise DataFileError(f"can't be looked at: {getattr(error, 'strerror', None) or error}") from None
     if stat.S_ISDIR(facts.st_mode):

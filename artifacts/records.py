@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, cast
 
+from artifacts.contract import RecordFormat
 from artifacts.conversations import (
-    Format,
     Message,
     RecordError,
     columns_reason,
@@ -78,7 +78,7 @@ class RecordFile:
     def __init__(
         self,
         path: Path,
-        format: Format | Literal["auto"] = "auto",
+        format: RecordFormat | Literal["auto"] = "auto",
         *,
         limit_bytes: int | None = None,
         digest: Digest | None = None,
@@ -90,7 +90,7 @@ class RecordFile:
         self._source = _Source(path, limit_bytes, digest)
         self._raw = self._read_raw()
         self.detected = format == "auto"
-        self.format: Format = self._detect() if format == "auto" else format
+        self.format: RecordFormat = self._detect() if format == "auto" else format
 
     @property
     def bytes_read(self) -> int:
@@ -152,7 +152,7 @@ class RecordFile:
             while stream.read(_BUFFER_BYTES):  # what stands behind the last record counts for the digest
                 pass
 
-    def _detect(self) -> Format:
+    def _detect(self) -> RecordFormat:
         """The format of the first record that has one's columns; the records looked at are read again."""
         looked_at = list(itertools.islice(self._raw, _LOOK_AT))
         self._raw = itertools.chain(looked_at, self._raw)
@@ -249,7 +249,7 @@ class HeadCheck:
 
     path: str
     said: str = ""
-    format: Format | None = None
+    format: RecordFormat | None = None
     records: int = 0  # good ones
     bad_records: int = 0
     bad: list[BadRecord] = field(default_factory=list)  # the first ones
@@ -270,7 +270,7 @@ class HeadCheck:
 
 def check_head(
     path: Path,
-    format: Format | Literal["auto"] = "auto",
+    format: RecordFormat | Literal["auto"] = "auto",
     limit_bytes: int = HEAD_BYTES,
     *,
     listed: int = 10,

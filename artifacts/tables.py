@@ -63,7 +63,7 @@ def _row(header: list[str], row: list[str], invalid_at: int | None) -> dict[str,
     if invalid_at is not None:
         raise RecordError(f"invalid UTF-8 at byte offset {invalid_at}")
     if len(row) != len(header):
-        raise RecordError(f"{len(row)} fields where the header has {len(header)} columns")
+        raise RecordError(f"the header has {len(header)} columns, this row {len(row)}")
     record: dict[str, Any] = dict(zip(header, row, strict=True))
     for name in _JSON_COLUMNS:
         if cell := record.get(name):

@@ -98,9 +98,8 @@ preload()
 laps["the rest (deepspeed, fsdp, ...)"] = time.perf_counter() - last
 print(json.dumps(laps))
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", code], env=ENVIRONMENT, check=True, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True)
     return json.loads(ended.stdout.splitlines()[-1])
 
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
-Precision = Literal["bf16", "fp16", "fp32"]
+from artifacts.contract import Precision
 
 _GB = 10**9
 _TFLOPS = 10**12

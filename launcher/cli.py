@@ -5,14 +5,16 @@ Bodies of commands import what they need, so that `slipway --help` and completio
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
+from typing import TextIO
 
 import typer
 
 from launcher.commands import data, jobs, products, runs
-from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError
+from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError, of_os_error
 from launcher.redact import RedactedStream, Redactor
 
 app = typer.Typer(
@@ -47,24 +49,55 @@ app.command(hidden=True)(runs.drive)
 
 def main() -> None:
     """The console script. Errors become one message and an exit code; SLIPWAY_DEBUG=1 shows tracebacks."""
+    _open_standard_streams()
     redact = Redactor()
-    sys.stdout = RedactedStream(sys.stdout, redact)
-    sys.stderr = RedactedStream(sys.stderr, redact)
+    sys.stdout, sys.stderr = (RedactedStream(_lenient(s), redact) for s in (sys.stdout, sys.stderr))
     try:
-        app()
-    except UserError as error:
-        _end(error, "\n".join(f"error: {problem}" for problem in error.problems), error.exit_code)
+        _run()
     except SlipwayError as error:
-        _end(error, f"error: {error}", error.exit_code)
+        _end(error, _in_words(error), error.exit_code)
     except KeyboardInterrupt as error:
         _end(error, "interrupted", EXIT_DETACHED)
     except BrokenPipeError as error:  # a reader as `head` that has seen enough
         _end(error, "", EXIT_RUN_FAILED)
     except Exception as error:
+        known = of_os_error(error) if isinstance(error, OSError) else None
+        if known is not None:
+            _end(error, _in_words(known), known.exit_code)
         what = f"{type(error).__name__}: {error}"
         _end(error, f"error: slipway itself failed: {what}; SLIPWAY_DEBUG=1 shows where", EXIT_RUN_FAILED)
     finally:
         _flush()
+
+
+def _run() -> None:
+    try:
+        app()
+    finally:
+        sys.stdout.flush()  # output that is lost must not pass for success
+
+
+def _in_words(error: SlipwayError) -> str:
+    lines = error.problems if isinstance(error, UserError) else [error]
+    return "\n".join(f"error: {line}" for line in lines)
+
+
+def _open_standard_streams() -> None:
+    """Point those that came closed (`>&-`) at nothing, so that no file that is opened takes their number."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, number)
+            if nothing > 2:
+                os.close(nothing)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
+def _lenient(stream: TextIO) -> TextIO:
+    """The stream, with a question mark for what a terminal of another encoding can't show."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
+    return stream
 
 
 def _end(error: BaseException, message: str, code: int) -> None:
@@ -79,7 +112,7 @@ def _end(error: BaseException, message: str, code: int) -> None:
 def _flush() -> None:
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # the interpreter would try again, and complain
+    except OSError:  # the reader is gone or the disk is full: the interpreter would try again, and complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

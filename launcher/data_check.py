@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from artifacts.conversations import Format
+from artifacts.contract import RecordFormat
 from artifacts.records import BadRecord, DataFileError, RecordFile
 from launcher.backends.processes import environment
 from launcher.errors import Problem, RunFailed, UserError
@@ -57,7 +57,7 @@ class Report:
     path: str
     size_bytes: int
     said: str
-    format: Format
+    format: RecordFormat
     records: int
     bad_records: int
     bad: list[BadRecord]  # the first 20
@@ -78,7 +78,7 @@ class Report:
 def check(
     path: Path,
     *,
-    format: Format | Literal["auto"] = "auto",
+    format: RecordFormat | Literal["auto"] = "auto",
     tokenizer: Path | None = None,
     max_length: int = DEFAULT_MAX_LENGTH,
 ) -> Report:
@@ -144,7 +144,7 @@ class _Tally:
 class _TokenCount:
     """`python -m train.data.check`, beside this process; ended with the `with` block."""
 
-    def __init__(self, path: Path, format: Format, tokenizer: Path, max_length: int) -> None:
+    def __init__(self, path: Path, format: RecordFormat, tokenizer: Path, max_length: int) -> None:
         command = [sys.executable, "-P", "-m", "train.data.check", str(path), f"--format={format}"]
         command += [f"--tokenizer={tokenizer}", f"--max-length={max_length}"]
         self._tokenizer = tokenizer
@@ -203,7 +203,8 @@ def render(report: Report) -> str:
 
 def _facts(report: Report) -> Iterator[str]:
     yield f"{report.path}: {report.said}, {report.size_bytes:,} bytes"
-    counts = f"  {report.records:,} good records, {report.bad_records:,} bad"
+    noun = "record" if report.records == 1 else "records"
+    counts = f"  {report.records:,} good {noun}, {report.bad_records:,} bad"
     if report.duplicates:
         counts += f", {report.duplicates:,} of the good repeat an earlier one"
     yield counts

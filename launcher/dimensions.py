@@ -14,7 +14,6 @@ _QK_NORM = {"qwen3", "qwen3_moe", "gemma3_text"}
 _FOUR_NORMS = {"gemma2", "gemma3_text"}
 #: Defaults that config.json may leave out: transformers' config classes tie these embeddings.
 _TIED_BY_DEFAULT = {"gemma", "gemma2", "gemma3_text"}
-_ATTENTION_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 @dataclass(frozen=True, kw_only=True)

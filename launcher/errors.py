@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,10 +50,24 @@ class ClusterError(SlipwayError):
 
 
 class RunFailed(SlipwayError):  # noqa: N818 - a state of the run, named so in the design
-    """The run itself failed: which stage, the classified cause, what to do, where the evidence is."""
+    """The run itself failed: which stage ("run": none of them), the classified cause, what to do, where the
+    evidence is."""
 
     exit_code = EXIT_RUN_FAILED
 
     def __init__(self, stage: str, cause: str, advice: str, evidence: str) -> None:
         self.stage, self.cause, self.advice, self.evidence = stage, cause, advice, evidence
-        super().__init__(f"stage {stage} failed: {cause}\n  advice: {advice}\n  evidence: {evidence}")
+        what = "the run" if stage == "run" else f"stage {stage}"
+        advised = f"\n  advice: {advice}" if advice else ""
+        super().__init__(f"{what} failed: {cause}{advised}\n  evidence: {evidence}")
+
+
+def of_os_error(error: OSError) -> SlipwayError | None:
+    """A failed file operation in the user's words: a disk that is full, or a path to mend. None where the
+    error names neither."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        way_out = "free space (`slipway gc` removes what no run refers to)"
+        return ClusterError(str(error.filename or "output"), "the disk is full", way_out)
+    if error.filename is None or error.strerror is None:
+        return None
+    return UserError(Problem(where="", what=str(error.filename), why=error.strerror.lower()))

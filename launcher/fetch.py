@@ -12,7 +12,7 @@ from pathlib import Path
 from artifacts.contract import Plan, StageKind
 from artifacts.manifest import FileEntry, file_source, read_marker
 from artifacts.store import Store
-from launcher.errors import Problem, RunFailed, UserError
+from launcher.errors import Problem, RunFailed, UserError, of_os_error
 
 #: What people ask for, and the stage that leaves it. `adapter` is what training left (method full: a model).
 PRODUCTS = {
@@ -64,12 +64,19 @@ def fetch(store: Store, prefix: str, to: Path) -> int:
         )
     manifest = read_marker(store, prefix)
     assert manifest is not None, f"{prefix} is not complete"
-    to.parent.mkdir(parents=True, exist_ok=True)
     source, before = file_source(store, prefix, manifest)
     with _appearing(to) as folder:
         for entry in manifest.files:
             _copy(source, f"{before}{entry.path}", entry, folder / entry.path)
     return manifest.size_bytes
+
+
+def fetch_object(store: Store, key: str, to: Path) -> int:
+    """Copy one object to the file `to`, which must not be there yet. Returns its bytes. Raises UserError."""
+    content = store.read_bytes(key)
+    with writing(to), to.open("xb") as target:
+        target.write(content)
+    return len(content)
 
 
 def _copy(store: Store, key: str, entry: FileEntry, path: Path) -> None:
@@ -86,10 +93,20 @@ def _copy(store: Store, key: str, entry: FileEntry, path: Path) -> None:
 
 
 @contextlib.contextmanager
+def writing(to: Path) -> Iterator[None]:
+    """Failures of the block mean that `to` can't be written: UserError, ClusterError for a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise of_os_error(OSError(error.errno, error.strerror, str(to))) or error from error
+
+
+@contextlib.contextmanager
 def _appearing(to: Path) -> Iterator[Path]:
     """A folder beside `to` that takes its place when the block ends well."""
     folder = to.with_name(f".{to.name}.partial-{uuid.uuid4().hex[:8]}")
-    folder.mkdir()
+    with writing(to):
+        folder.mkdir(parents=True)
     try:
         yield folder
         folder.replace(to)

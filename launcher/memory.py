@@ -9,13 +9,9 @@ fitted on published runs (Qwen-7B, LoRA and full, one A100: QwenLM/Qwen README, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from launcher.catalog import Precision
+from artifacts.contract import Offload, Precision, Strategy
 from launcher.dimensions import Dimensions
-
-Strategy = Literal["ddp", "fsdp", "zero2", "zero3"]
-Offload = Literal["none", "optimizer", "params"]
 
 #: So many logits (tokens × vocabulary) are computed at a time (`train.loss.CHUNK_ELEMENTS`).
 LOSS_CHUNK_ELEMENTS = 32 * 1024 * 1024

@@ -34,11 +34,6 @@ class ArtifactReference:
 Reference = RunReference | ArtifactReference
 
 
-def run_prefix(run_id: str) -> str:
-    """Where a run's plan, events and report lie in the store."""
-    return f"runs/{run_id}"
-
-
 def artifact_prefix(kind: StageKind, key: str) -> str:
     """Where a stage's artifact lies. Training keeps its checkpoints and metrics beside its `final/` one."""
     return f"{kind.folder}/{key}/final" if kind is StageKind.TRAIN else f"{kind.folder}/{key}"

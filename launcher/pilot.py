@@ -18,7 +18,7 @@ from launcher import record
 from launcher.backends.local import LocalBackend, run_folder
 from launcher.backends.locks import FileLock, is_held
 from launcher.backends.processes import redirect_output
-from launcher.errors import EXIT_RUN_FAILED, SlipwayError
+from launcher.errors import EXIT_RUN_FAILED, RunFailed, SlipwayError
 from launcher.run import drive
 
 _DRIVES, _ATTACHED = b"d", b"a"
@@ -40,7 +40,7 @@ def alive_runs(work: Path) -> list[str]:
 def launch(store: Store, run_id: str, work: Path) -> bool:
     """Have the run driven by a process that outlives this one. False: there was one already.
 
-    Raises RuntimeError where the pilot died before it could take the lock.
+    Raises RunFailed where the pilot died before it could take the lock.
     """
     if is_alive(work, run_id):
         return False
@@ -54,7 +54,8 @@ def launch(store: Store, run_id: str, work: Path) -> bool:
     with os.fdopen(reader, "rb") as pipe:
         answer = pipe.read(1)
     if not answer:
-        raise RuntimeError(f"the driver did not start; see {run_folder(work, run_id) / 'driver.log'}")
+        log = run_folder(work, run_id) / "driver.log"
+        raise RunFailed("run", "its driver did not start", "the end of its log says why", str(log))
     return answer == _DRIVES
 
 

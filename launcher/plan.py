@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from artifacts.contract import (
     DataParams,
+    Engine,
     MergeParams,
     ModelParams,
     Plan,
@@ -26,7 +27,7 @@ from launcher.machine import Machine
 from launcher.planning import rehearsal
 from launcher.planning.resolve import Resolver
 from launcher.spec.cluster import Cluster
-from launcher.spec.job import Job
+from launcher.spec.job import After, Job
 from launcher.spec.load import Loaded
 from launcher.stages import data, export, model, prepare, train
 from launcher.stages.code import CodeDigests
@@ -34,9 +35,6 @@ from launcher.stages.keys import CodeDigest
 
 #: Digests of local files, below the profile's work folder.
 DIGESTS = "digests.json"
-
-Engine = Literal["torchrun", "ray"]
-After = list[Literal["merge", "predict"]]
 
 
 def make(
@@ -91,7 +89,7 @@ def _stages(
     data_params: DataParams,
     model_params: ModelParams,
     train_params: TrainParams,
-    after: After,
+    after: list[After],
     code: CodeDigest,
 ) -> list[StagePlan]:
     data_stage = data.plan(data_params, code)
@@ -116,7 +114,7 @@ def _stages(
     return stages
 
 
-def _resolved(job: Job, params: TrainParams, engine: Engine, after: After) -> dict[str, Any]:
+def _resolved(job: Job, params: TrainParams, engine: Engine, after: list[After]) -> dict[str, Any]:
     """The job with what it left out filled in, as plain values: itself a job, with the same plan."""
     training = {
         "epochs": params.epochs,

@@ -55,7 +55,12 @@ def load_plan(store: Store, run_id: str) -> Plan:
         raise _no_run(store, run_id) from error
     except (ValueError, TypeError) as error:
         raise UserError(
-            Problem(where="", what=f"run {run_id}", why=str(error), way_out="submit its job again")
+            Problem(
+                where="",
+                what=f"run {run_id}",
+                why=f"its plan.json can't be read ({error})",
+                way_out="submit its job again",
+            )
         ) from error
 
 
@@ -77,7 +82,9 @@ class RunSummary:
     name: str
     state: RunState
     created_s: float | None  # Unix time
+    started_s: float | None  # the newest drive
     ended_s: float | None
+    driven_s: float  # time in drives that have ended
     stages_complete: int
     stages: int
 
@@ -112,7 +119,7 @@ def find(store: Store, text: str | None) -> str:
     named = [run.run_id for run in runs if run.name == text]
     if named:
         return named[0]
-    begun = [run.run_id for run in runs if run.run_id.startswith(text)]
+    begun = [run.run_id for run in runs if text and run.run_id.startswith(text)]
     if len(begun) > 1:
         raise UserError(Problem(where="", what=f"run {text}", why=f"could be {' or '.join(sorted(begun))}"))
     if not begun:
@@ -138,7 +145,9 @@ def _summary(store: Store, run_id: str, alive: bool) -> RunSummary:
         name=run_id.rpartition("-")[0],
         state=board.state,
         created_s=board.created_s,
+        started_s=board.started_s,
         ended_s=board.ended_s,
+        driven_s=board.driven_s,
         stages_complete=sum(is_complete(store, stage.output) for stage in stages),
         stages=len(stages),
     )
@@ -154,7 +163,9 @@ def _run_rows(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
 
 def _no_run(store: Store, text: str) -> UserError:
     way_out = "`slipway runs` lists them" if run_ids(store) else "there is none yet: slipway submit JOB"
-    return UserError(Problem(where="", what=f"run {text}", why=f"not in {store.uri}", way_out=way_out))
+    return UserError(
+        Problem(where="", what=f"run {text or '(empty name)'}", why=f"not in {store.uri}", way_out=way_out)
+    )
 
 
 # What a complete run leaves ---------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import hashlib
 from importlib import resources
 
 from artifacts.store import Store
+from launcher import record
 from launcher.reporting.collect import RunFacts, collect
 from launcher.reporting.view import view
 
@@ -17,7 +18,7 @@ def write(store: Store, run_id: str) -> str:
     Works at any time in a run's life: what is not there yet is left out. Raises ObjectMissingError where the
     store has no such run.
     """
-    key = f"runs/{run_id}/report.html"
+    key = record.report_key(run_id)
     store.write_bytes(key, render(collect(store, run_id)).encode())
     return key
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -218,7 +219,8 @@ class LocalBackend:
 
     def _process(self, stage: StagePlan, log: Path) -> StageProcess:
         plan_file = self._folder / "plan.json"
-        plan_file.write_bytes(self._plan.to_json())
+        # A store that was moved since the plan was made is where this run works, not its old place.
+        plan_file.write_bytes(dataclasses.replace(self._plan, store=self._store.uri).to_json())
         work = self._folder / stage.kind
         argv = [stage.kind, "--plan", str(plan_file), "--run", self._run_id, "--work", str(work)]
         if is_light(stage):

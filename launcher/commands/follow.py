@@ -6,17 +6,19 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
 import typer
 
 from artifacts.contract import Plan
 from launcher import pilot, record
-from launcher.backends.local import run_folder
+from launcher.backends.local import run_folder, tail
 from launcher.commands.options import Place
-from launcher.commands.output import is_terminal, remark, say, show_json
+from launcher.commands.output import is_terminal, remark, say, say_now, show_json
 from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, Problem, RunFailed, UserError
 from launcher.progress.board import Board
 from launcher.progress.live import LiveView, PlainView, View, follow
+from launcher.status import Observation, classify, last_line
 
 _ANSWER_CHARACTERS = 300  # of a cell, at the end of a run
 
@@ -83,24 +85,31 @@ def _raise_for(board: Board, place: Place, run_id: str) -> None:
         )
         raise typer.Exit(EXIT_RUN_FAILED)
     if board.state != "complete":
-        log = run_folder(place.work, run_id) / "driver.log"
-        remark(f"error: the driver of {run_id} ended before the run did; `slipway resume {run_id}` goes on")
-        remark(f"  evidence: {log}")
+        _tell_driver_failed(run_folder(place.work, run_id) / "driver.log", board.started_s or 0.0, run_id)
         raise typer.Exit(EXIT_RUN_FAILED)
+
+
+def _tell_driver_failed(log: Path, since_s: float, run_id: str) -> None:
+    """A driver that ended without a word in the run's events: it was killed, or could not write them. What it
+    wrote to its log since `since_s` tells which."""
+    output = ""
+    if log.exists() and log.stat().st_mtime >= since_s:
+        output = "\n".join(tail(log, 20))
+    failure = classify(Observation(phase="ended", exit_code=EXIT_RUN_FAILED, output=output))
+    cause = failure.cause if failure else last_line(output)
+    what = f"the driver of {run_id} ended before the run did" + (f": {cause}" if cause else "")
+    advice = f"{failure.advice}, then " if failure else ""
+    remark(f"error: {what}; {advice}`slipway resume {run_id}` goes on")
+    remark(f"  evidence: {log}")
 
 
 def _view(run_id: str, as_json: bool) -> View:
     if as_json or not is_terminal() or os.environ.get("CI") or os.environ.get("TERM") == "dumb":
-        write: Callable[[str], None] = remark if as_json else _say_now
+        write: Callable[[str], None] = remark if as_json else say_now
         return PlainView(write)
     from rich.console import Console
 
     return LiveView(Console(file=sys.stdout), run_id)
-
-
-def _say_now(line: str) -> None:
-    say(line)
-    sys.stdout.flush()
 
 
 def _say_scores(scores: dict[str, dict[str, float]]) -> None:
@@ -131,7 +140,10 @@ def _say_answers(answers: list[dict[str, str]]) -> None:
 
 
 def _escaped(text: str) -> str:
-    """One cell: short, in one paragraph, and nothing in it taken for markup."""
+    """One cell: short, in one paragraph, and nothing in it taken for markup or for orders to the terminal."""
     from rich.markup import escape
 
-    return escape(textwrap.shorten(text, _ANSWER_CHARACTERS, placeholder=" …"))
+    short = textwrap.shorten(text, _ANSWER_CHARACTERS, placeholder=" …")
+    return escape(
+        "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in short)
+    )

@@ -1,4 +1,4 @@
-"""Commands about job files: init, pin, plan, submit, schema, clusters, data check."""
+"""Commands about job files: init, pin, plan, submit, schema, clusters."""
 
 from __future__ import annotations
 
@@ -116,6 +116,7 @@ def submit(
 
     made, place = _make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
     run_id = made.run_id
+    place.require_writable()
     record.create(place.store, made, run_id)
     started = pilot.launch(place.store, run_id, place.work)
     _greet(made, place, started)

@@ -21,6 +21,23 @@ class Place:
     store: Store
     work: Path
 
+    def require_writable(self) -> None:
+        """Raises UserError where the store or the work folder can't be written."""
+        import tempfile
+
+        from launcher.errors import Problem, UserError
+
+        for field, folder in (("store", self.store.local_path("")), ("work", self.work)):
+            if folder is None:
+                continue
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=folder).close()
+            except OSError as error:
+                what, why = f"{field} {folder}", f"can't be written: {(error.strerror or str(error)).lower()}"
+                way_out = f"name another folder in the profile of cluster {self.cluster}"
+                raise UserError(Problem(where="", what=what, why=why, way_out=way_out)) from error
+
 
 def open_place(cluster: str) -> Place:
     """Raises UserError for a profile that can't be read."""

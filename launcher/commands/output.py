@@ -14,6 +14,11 @@ def say(text: str = "") -> None:
     print(text)
 
 
+def say_now(text: str) -> None:
+    """For lines that come one by one: a reader at the other end of a pipe should not have to wait."""
+    print(text, flush=True)
+
+
 def remark(text: str) -> None:
     """Something beside the result, which scripts that read stdout should not see."""
     print(text, file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from launcher.commands.options import AsJson, ClusterName, RequiredRun, RunName, open_place
-from launcher.commands.output import say, show_json
+from launcher.commands.output import remark, say, show_json
 
 if TYPE_CHECKING:
     from artifacts.store import Store
@@ -45,16 +45,15 @@ def fetch(
     target = to or Path(f"{run_id}-{what or 'model'}")
     if what == "report":
         target = target if target.suffix else target.with_suffix(".html")
-        content = place.store.read_bytes(_report_key(place.store, run_id))
-        target.write_bytes(content)
-        size_bytes = len(content)
+        size_bytes = copying.fetch_object(place.store, _report_key(place.store, run_id), target)
     else:
         prefix = copying.product(record.load_plan(place.store, run_id), place.store, what)
         size_bytes = copying.fetch(place.store, prefix, target)
     if as_json:
         show_json({"run": run_id, "path": str(target.absolute()), "size_bytes": size_bytes})
     else:
-        say(f"{target}  {amount(size_bytes, 'bytes')}, every file as its manifest says")
+        checked = "" if what == "report" else ", every file as its manifest says"
+        say(f"{target}  {amount(size_bytes, 'bytes')}{checked}")
 
 
 def verify(
@@ -62,30 +61,42 @@ def verify(
         str, typer.Argument(metavar="KEY|RUN", help="An artifact's key (or its beginning), or a run.")
     ],
     cluster: ClusterName = "local",
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Give up what is damaged: the next submit makes it again.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Re-read every byte of an artifact or of a run.
 
     Of a run: of all that it has made, its checkpoints too. Each is compared with its manifest.
 
+    Exit code 1 where something is damaged.
+
     Examples: slipway verify support-bot, slipway verify train/9f86d081
     """
-    from artifacts.manifest import read_marker
+    from artifacts.manifest import MARKER, read_marker
     from artifacts.manifest import verify as problems_of
     from launcher.progress.live import amount
 
     place = open_place(cluster)
     found = {prefix: problems_of(place.store, prefix) for prefix in _prefixes(place.store, what)}
+    manifests = {prefix: read_marker(place.store, prefix) for prefix in found}
+    sizes = {prefix: amount(made.size_bytes, "bytes") if made else "" for prefix, made in manifests.items()}
+    damaged = [prefix for prefix, problems in found.items() if problems]
+    for prefix in damaged if discard else ():
+        place.store.delete(f"{prefix}/{MARKER}")  # without it the artifact is not there
     if as_json:
         show_json(found)
     else:
         for prefix, problems in found.items():
-            manifest = read_marker(place.store, prefix)
-            size = amount(manifest.size_bytes, "bytes") if manifest else ""
-            say(f"{'ok ' if not problems else 'BAD'}  {prefix}  {size}")
+            say(f"{'ok ' if not problems else 'BAD'}  {prefix}  {sizes[prefix]}")
             for problem in problems:
                 say(f"       {problem}")
-    if any(found.values()):
+    if damaged:
+        again = "submitting the job again makes them anew"
+        remark(
+            f"discarded; {again}" if discard else f"`slipway verify {what} --discard` gives them up; {again}"
+        )
         raise typer.Exit(1)
 
 
@@ -128,7 +139,7 @@ def _prefixes(store: Store, text: str) -> list[str]:
     from launcher import record
     from launcher.checkpoints import list_checkpoints, training_prefix
     from launcher.errors import Problem, UserError
-    from launcher.names import ArtifactReference, match_artifacts, parse_reference
+    from launcher.names import ArtifactReference, RunReference, match_artifacts, parse_reference
 
     try:
         reference = parse_reference(text)
@@ -138,7 +149,7 @@ def _prefixes(store: Store, text: str) -> list[str]:
         keys = {kind: {info.key.split("/")[1] for info in store.list(kind.folder)} for kind in StageKind}
         if found := match_artifacts(reference, keys):
             return found
-    run_id = record.find(store, text)
+    run_id = record.find(store, reference.run_id if isinstance(reference, RunReference) else text)
     plan = record.load_plan(store, run_id)
     found = [stage.output for stage in plan.stages if is_complete(store, stage.output)]
     found += [

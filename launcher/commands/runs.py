@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from launcher.commands.options import AsJson, ClusterName, RequiredRun, RunName, open_place
-from launcher.commands.output import columns, remark, say, show_json, when
+from launcher.commands.output import columns, remark, say, say_now, show_json, when
 
 if TYPE_CHECKING:
-    from artifacts.contract import Plan
+    from collections.abc import Callable
+
+    from artifacts.contract import Plan, StagePlan
+    from launcher.backends.local import LocalBackend
     from launcher.commands.options import Place
     from launcher.progress.board import Board
+
+_FOLLOW_POLL_S = 0.2
 
 runs_app = typer.Typer(help="List runs, or forget one.", invoke_without_command=True)
 
@@ -50,7 +55,10 @@ def logs(
     stage: Annotated[
         str | None, typer.Option("--stage", "-s", help="data, model, prepare, train, merge or predict.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the stage has ended.")] = False,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Go on until the stage has ended; without --stage, the run."),
+    ] = False,
 ) -> None:
     """Print what a stage of a run wrote.
 
@@ -73,10 +81,10 @@ def logs(
             Problem(where="", what=f"stage {name}", why="not in this run", way_out=f"one of {known}")
         )
     with LocalBackend(made, run_id, place.store, place.work) as backend:
-        files = backend.log_files(made.stage(name))
-        remark(f"{name}: {files[-1] if files else 'it has written nothing here'}")
-        for line in backend.logs(made.stage(name), follow=follow):
-            say(line)
+        if stage or not follow:
+            _show_log(backend, made.stage(name), follow)
+        else:
+            _follow_logs(backend, made, name, lambda: pilot.is_alive(place.work, run_id))
 
 
 def resume(
@@ -98,6 +106,7 @@ def resume(
     place = open_place(cluster)
     run_id = record.find(place.store, run)
     made = record.load_plan(place.store, run_id)
+    place.require_writable()
     if not pilot.is_alive(place.work, run_id):
         remark(_resume_point(place, made))
     started = pilot.launch(place.store, run_id, place.work)
@@ -135,10 +144,11 @@ def cancel(
             if as_json
             else say(f"{run_id} is not running: {state}")
         )
-    request = {"time_s": time.time(), "grace_s": grace_s}
-    place.store.write_bytes(stop_key(run_id), canonical_json(request))
-    remark(f"asked {run_id} to stop; waiting up to {grace_s:.0f} s for it to save")
+    request = canonical_json({"time_s": time.time(), "grace_s": grace_s})
+    remark(f"asking {run_id} to stop; it has {grace_s:.0f} s to save")
     while pilot.is_alive(place.work, run_id):
+        if not place.store.exists(stop_key(run_id)):  # a drive that is just beginning removes older ones
+            place.store.write_bytes(stop_key(run_id), request)
         time.sleep(0.1)
     board = record.load_board(place.store, run_id, alive=False)
     step = board.stages["train"].checkpoint_step if "train" in board.stages else None
@@ -228,18 +238,39 @@ def _list_runs(cluster: str, as_json: bool) -> None:
         return show_json(found)
     rows = []
     for run in found:
-        took = (
-            (run.ended_s or time.time()) - run.created_s
-            if run.created_s and run.state != "interrupted"
-            else None
-        )
+        took = run.driven_s
+        if run.state == "running" and run.started_s is not None:
+            took += time.time() - run.started_s
         stages = f"{run.stages_complete}/{run.stages}"
-        rows.append([run.run_id, run.state, stages, when(run.created_s), duration(took)])
+        rows.append([run.run_id, run.state, stages, when(run.created_s), duration(took or None)])
     say(
         columns(rows, ["RUN", "STATE", "STAGES", "BEGUN", "TIME"])
         if rows
         else "no run yet: slipway submit JOB"
     )
+
+
+def _show_log(backend: LocalBackend, stage: StagePlan, follow: bool) -> None:
+    files = backend.log_files(stage)
+    remark(f"{stage.kind}: {files[-1] if files else 'it has written nothing here'}")
+    for line in backend.logs(stage, follow=follow):
+        say_now(line)
+
+
+def _follow_logs(backend: LocalBackend, plan: Plan, first: str, alive: Callable[[], bool]) -> None:
+    """Print the logs of stage `first` and of all that begin after it, until nobody drives the run."""
+    logs = {stage.kind: backend.log_files(stage) for stage in plan.stages}
+    shown = {file for kind, files in logs.items() for file in (files[:-1] if kind == first else files)}
+    while True:
+        driven = alive()  # asked before the look: nothing is written after a driver's end
+        for stage in plan.stages:
+            files = backend.log_files(stage)
+            if not shown.issuperset(files):
+                shown.update(files)
+                _show_log(backend, stage, follow=driven)
+        if not driven:
+            return
+        time.sleep(_FOLLOW_POLL_S)
 
 
 def _telling_stage(board: Board) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from artifacts.contract import Derived, LoraParams, TrainParams
+from artifacts.contract import Derived, Engine, LoraParams, Precision, TrainParams
 from launcher import catalog
-from launcher.catalog import Accelerator, Precision
+from launcher.catalog import Accelerator
 from launcher.dimensions import Dimensions
 from launcher.errors import Problem
 from launcher.machine import Machine
 from launcher.planning import batch, sizing
-from launcher.spec.job import Job
+from launcher.spec.job import After, Job
 from launcher.spec.load import Loaded
 
 DEFAULT_EPOCHS = 3.0
@@ -43,13 +43,13 @@ class Resolver:
         where = self.loaded.where(field)
         self.problems.append(Problem(where=where, what=f"{field}: {value}", why=why, way_out=way_out))
 
-    def engine(self) -> Literal["torchrun", "ray"]:
+    def engine(self) -> Engine:
         if self.job.engine != "auto":
             return self.job.engine
         self.say("engine", "torchrun", "one machine: it reaches the first step sooner than ray")
         return "torchrun"
 
-    def after(self) -> list[Literal["merge", "predict"]]:
+    def after(self) -> list[After]:
         """The stages after training, in their order."""
         wanted = self.job.after
         if wanted is None and self.job.data.test is None:

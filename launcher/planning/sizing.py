@@ -6,10 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-from artifacts.contract import Derived
-from launcher.catalog import Precision
+from artifacts.contract import Derived, Offload, Precision, Strategy
 from launcher.dimensions import Dimensions
-from launcher.memory import USABLE_SHARE, Estimate, Offload, Setting, Strategy, bytes_text, estimate
+from launcher.memory import USABLE_SHARE, Estimate, Setting, bytes_text, estimate
 
 #: Tokens of one forward pass beyond which a device is busy anyway; more only cost memory.
 TOKENS_PER_PASS_GPU = 16_384

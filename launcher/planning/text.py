@@ -21,6 +21,7 @@ from artifacts.contract import (
     TrainParams,
     canonical_json,
 )
+from artifacts.store import open_store
 from launcher.memory import bytes_text
 from launcher.names import short_key
 from launcher.planning.batch import arithmetic, counted_workers
@@ -61,7 +62,7 @@ def _header(plan: Plan, complete: Collection[StageKind]) -> str:
     ahead = f"{len(todo)} of {len(plan.stages)} stages to run" if todo else "every stage is complete"
     lines = [
         f"{plan.run_id}  ·  cluster {plan.cluster}  ·  engine {plan.engine}  ·  {ahead}",
-        f"store {plan.store}",
+        f"store {open_store(plan.store).local_path('') or plan.store}",
     ]
     return "\n".join(lines)
 

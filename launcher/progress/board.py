@@ -63,6 +63,7 @@ class Board:
     created_s: float | None = None  # the first drive began
     started_s: float | None = None  # the newest drive began
     ended_s: float | None = None
+    driven_s: float = 0.0  # time in drives that have ended, pauses between them left out
     driver: str = ""  # `pid 123 on host`
     failed_stage: str = ""
     cause: str = ""
@@ -98,6 +99,8 @@ class Board:
 
     def _apply_run(self, row: Mapping[str, Any]) -> None:
         time_s = float(row["time_s"])
+        if row["kind"] in ("finished", "drained", "failed") and self.started_s is not None:
+            self.driven_s += time_s - self.started_s
         match row["kind"]:
             case "started":
                 self._begin(time_s, row)

@@ -12,6 +12,8 @@ from artifacts.events import events_prefix
 from artifacts.manifest import Manifest, read_marker
 from artifacts.segments import read_all
 from artifacts.store import ObjectMissingError, Store
+from launcher.checkpoints import training_prefix
+from launcher.record import plan_key
 
 Row = dict[str, Any]
 
@@ -38,7 +40,7 @@ PREDICTIONS_SHOWN = 300
 
 def collect(store: Store, run_id: str) -> RunFacts:
     """Raises ObjectMissingError where the store has no such run."""
-    plan = Plan.from_json(store.read_bytes(f"runs/{run_id}/plan.json"))
+    plan = Plan.from_json(store.read_bytes(plan_key(run_id)))
     outputs = {stage.kind.value: stage.output for stage in plan.stages}
     markers = {kind: read_marker(store, output) for kind, output in outputs.items()}
     manifests = {kind: marker for kind, marker in markers.items() if marker is not None}
@@ -74,7 +76,7 @@ def _metrics(store: Store, plan: Plan) -> list[Row]:
         lines = store.read_bytes(f"{stage.output}/metrics.jsonl").splitlines()
         return [json.loads(line) for line in lines]
     except ObjectMissingError:  # training has not ended
-        return list(read_all(store, f"train/{stage.key}/metrics"))
+        return list(read_all(store, f"{training_prefix(plan)}/metrics"))
 
 
 def _json(store: Store, prefix: str | None, name: str) -> Row | None:

@@ -125,7 +125,7 @@ def figures(facts: RunFacts) -> list[Values]:
         rows.append(("Evaluation loss", words.number(last["eval_loss"]), remark))
     rates = sorted(row["tokens_per_second"] for row in facts.steps if row.get("tokens_per_second"))
     if rates:
-        rows.append(("Throughput", f"{words.count(rates[len(rates) // 2])} tok/s", "median"))
+        rows.append(("Throughput", words.count(rates[len(rates) // 2]), "tokens/s, median"))
     memory = [row["peak_memory_bytes"] for row in facts.steps if row.get("peak_memory_bytes")]
     if memory:
         rows.append(("Peak memory", words.size(max(memory)), "of one worker"))
@@ -145,9 +145,6 @@ def curves(facts: RunFacts) -> list[Values]:
     def points(name: str, rows: list[Values] = facts.steps) -> list[tuple[float, float]]:
         return [(float(row["step"]), float(row[name])) for row in rows if row.get(name) is not None]
 
-    def rate(value: float) -> str:
-        return words.count(value)
-
     losses = [
         Series("training", points("loss"), "a", smooth=True),
         Series("evaluation", points("eval_loss", facts.evaluations), "b", dots=True),
@@ -161,7 +158,7 @@ def curves(facts: RunFacts) -> list[Values]:
         (
             "Tokens per second",
             speeds,
-            charts.line_chart(speeds, x_label="step", describe=rate, from_zero=True),
+            charts.line_chart(speeds, x_label="step", describe=words.count, from_zero=True),
         ),
         ("Learning rate", [], _single("learning rate", points("learning_rate"), "a", from_zero=True)),
         ("Gradient norm", [], _single("gradient norm", points("grad_norm"), "c", from_zero=True)),

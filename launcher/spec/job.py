@@ -39,6 +39,10 @@ FilePath = Annotated[str, Field(min_length=1)]
 Interval = Literal["epoch"] | Annotated[float, Field(gt=0)]
 
 
+After = Literal["merge", "predict"]
+Split = Literal["train", "eval", "test"]
+SPLITS: tuple[Split, ...] = ("train", "eval", "test")
+
 #: Sections that may be written as their `type` alone.
 SHORT_FORMS = ("method", "strategy")
 
@@ -173,7 +177,7 @@ class Data(Section):
         "stop", description="A bad record stops the job before training, or is skipped, counted and reported."
     )
 
-    def files(self, split: Literal["train", "eval", "test"]) -> list[str]:
+    def files(self, split: Split) -> list[str]:
         """The split's files as a list, empty where the job names none."""
         value: str | list[str] | None = getattr(self, split)
         return [value] if isinstance(value, str) else list(value or [])
@@ -187,9 +191,6 @@ class Data(Section):
                     yield Conflict((place,), "only local files can be read", "download it and write its path")
                 elif file in files[:index]:
                     yield Conflict((place,), "the same file is named twice", "remove one")
-
-
-SPLITS: tuple[Literal["train", "eval", "test"], ...] = ("train", "eval", "test")
 
 
 class Method(Section):
@@ -389,7 +390,7 @@ class Predict(Section):
     """Answers on the test file, with and without the training, and their scores."""
 
     max_new_tokens: int = Field(128, ge=1, le=2**20, description="Longest answer, in tokens.")
-    batch_size: int = Field(16, ge=1, description="Questions answered at a time by each worker.")
+    batch_size: int = Field(16, ge=1, description="Questions answered at a time.")
     limit: int | None = Field(None, ge=1, description="Only so many records of the test file. Left out: all.")
     base: bool = Field(True, description="Also answer with the untuned model, to compare.")
 
@@ -418,7 +419,7 @@ class Job(Section):
     engine: Literal["auto", "torchrun", "ray"] = Field(
         "auto", description="What starts the workers. `auto`: torchrun on one machine, ray on Kubernetes."
     )
-    after: list[Literal["merge", "predict"]] | None = Field(
+    after: list[After] | None = Field(
         None,
         description="Stages after training, a list of `merge` and `predict`. Left out: merge, and predict "
         "where there is test data. `[]`: none.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from launcher.spec.cluster import Cluster
@@ -18,14 +17,6 @@ def job_schema() -> dict[str, Any]:
 
 def cluster_schema() -> dict[str, Any]:
     return _schema(Cluster, "Slipway cluster profile")
-
-
-def job_schema_json() -> str:
-    return json.dumps(job_schema(), indent=2, ensure_ascii=False)
-
-
-def cluster_schema_json() -> str:
-    return json.dumps(cluster_schema(), indent=2, ensure_ascii=False)
 
 
 def _schema(model: type[Section], title: str) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from artifacts.contract import DataFile, DataParams, Derived, StageKind, StagePlan
+from artifacts.contract import DataFile, DataParams, Derived, RecordFormat, StageKind, StagePlan
 from launcher.digests import Digests
 from launcher.errors import Problem
 from launcher.spec.files import Fault, file_fault
@@ -94,7 +94,7 @@ class _Looking:
             ]
             return None
         found.derived.append(Derived(field=f"{place}.format", value=head.format, reason=_said(path, head)))
-        format = cast('Literal["messages", "alpaca"]', head.format)
+        format = cast(RecordFormat, head.format)
         return DataFile(path=str(path), size_bytes=size_bytes, sha256=sha256, format=format)
 
     def _head(self, path: Path) -> dict[str, Any]:

@@ -19,8 +19,6 @@ def predict(
     params: PredictParams, data: StagePlan, model: StagePlan, tuned: StagePlan, code: CodeDigest
 ) -> StagePlan:
     """`tuned` is the merge stage, or the train stage where all weights were trained and nothing is merged."""
-    values = dataclasses.asdict(params)
-    del values["world_size"]  # how many share the work changes no answer
     inputs = {"data": data_stage.content(data.params, code, ["test"]), "model": model.key, "tuned": tuned.key}
-    key = stage_key(StageKind.PREDICT, code(StageKind.PREDICT), inputs, values)
+    key = stage_key(StageKind.PREDICT, code(StageKind.PREDICT), inputs, dataclasses.asdict(params))
     return stage(StageKind.PREDICT, key, {"data": data, "model": model, "tuned": tuned}, params)

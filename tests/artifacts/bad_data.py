@@ -70,6 +70,11 @@ BAD_FILES = [
         ALPACA + b'\n{"instruction": "a"}\n',
         ("record 2 (line 2, byte 41)", "wrong columns"),
     ),
+    BadFile(
+        "other_format.jsonl",
+        ALPACA + b"\n" + GOOD,
+        ("record 2", "wanted: instruction and output", "of the format messages, the file is read as alpaca"),
+    ),
     BadFile("not_object.jsonl", GOOD + b"\n[]\n", ("record 2", "not an object but a list")),
     BadFile(
         "role.jsonl", _turns(("human", "a"), ("assistant", "b")), ("unknown role", "'human'", "mean user")
@@ -140,7 +145,9 @@ BAD_FILES = [
     BadFile("long_number.jsonl", b'{"messages": ' + b"1" * 5000 + b"}", ("too many digits",)),
     BadFile("nested.json", b"[" * 5000 + b"]" * 5000, ("nested too deeply",)),
     BadFile("nested.jsonl", b'{"messages":' + b"[" * 5000 + b"]" * 5000 + b"}", ("nested too deeply",)),
-    BadFile("ragged.csv", b"instruction,output\na,b\nc\n", ("record 2", "1 fields where the header has 2")),
+    BadFile(
+        "ragged.csv", b"instruction,output\na,b\nc\n", ("record 2", "the header has 2 columns, this row 1")
+    ),
     BadFile("open_quote.csv", b'instruction,output\na,b\n"c,d\ne,f\n', ("record 2", "never closed")),
     BadFile("after_quote.csv", b'instruction,output\n"a"b,c\n', ("not CSV",)),
     BadFile("bare_return.csv", b"instruction,output\ra,b\r", ("carriage return",)),

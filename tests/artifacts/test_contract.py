@@ -19,36 +19,23 @@ from artifacts.contract import (
     PrepareParams,
     StageKind,
     StagePlan,
-    TrainParams,
     TwinParams,
     canonical_json,
     decode,
 )
+from tests.plan_parts import train_params
 
-TRAIN = TrainParams(
+TRAIN = train_params(
     method="lora",
     lora=LoraParams(target_modules=["q_proj", "v_proj"]),
     epochs=3,
     steps=None,
-    learning_rate=2e-4,
-    schedule="cosine",
     warmup_steps=None,
     warmup_share=0.03,
-    weight_decay=0.0,
-    max_grad_norm=1.0,
     micro_batch_size=4,
     gradient_accumulation_steps=2,
     world_size=2,
-    max_length=128,
-    precision="fp32",
-    gradient_checkpointing=False,
-    seed=0,
-    evaluate_every=None,
     save_every=0.5,
-    log_every_steps=1,
-    keep=3,
-    strategy="ddp",
-    offload="none",
 )
 PARAMS_BY_KIND: dict[StageKind, Any] = {
     StageKind.DATA: DataParams(

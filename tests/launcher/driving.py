@@ -20,7 +20,6 @@ from artifacts.contract import (
     PrepareParams,
     StageKind,
     StagePlan,
-    TrainParams,
     TwinParams,
 )
 from artifacts.events import Events
@@ -30,34 +29,9 @@ from artifacts.store import Store
 from launcher import record
 from launcher.backends.local import LocalBackend
 from launcher.progress.journal import Journal
+from tests import plan_parts
 
 FAKE_HOST = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
-
-TRAIN = TrainParams(
-    method="lora",
-    lora=None,
-    epochs=None,
-    steps=6,
-    learning_rate=1e-4,
-    schedule="constant",
-    warmup_steps=0,
-    warmup_share=None,
-    weight_decay=0.0,
-    max_grad_norm=1.0,
-    micro_batch_size=1,
-    gradient_accumulation_steps=1,
-    world_size=1,
-    max_length=64,
-    precision="fp32",
-    gradient_checkpointing=False,
-    seed=0,
-    evaluate_every=None,
-    save_every=None,
-    log_every_steps=1,
-    keep=3,
-    strategy="ddp",
-    offload="none",
-)
 
 
 def make_plan(store: Store, *, name: str = "bot", key: str = "a", kinds: str = "") -> Plan:
@@ -65,26 +39,18 @@ def make_plan(store: Store, *, name: str = "bot", key: str = "a", kinds: str = "
 
     def node(kind: StageKind, params: object, **inputs: StagePlan) -> StagePlan:
         digits = (key + kind.encode().hex()).ljust(64, "0")[:64]
-        output = f"{kind.folder}/{digits}" + ("/final" if kind == "train" else "")
-        named = {name: stage.output for name, stage in inputs.items()}
-        return StagePlan(kind=kind, key=digits, inputs=named, output=output, params=params)
+        return plan_parts.stage(kind, params, digits, **inputs)
 
     data = node(StageKind.DATA, DataParams(splits={}))
     model = node(StageKind.MODEL, ModelParams(source="twin", twin=TwinParams()), data=data)
     prepare = node(StageKind.PREPARE, PrepareParams(max_length=64, packing=True), data=data, model=model)
-    train = node(StageKind.TRAIN, TRAIN, model=model, prepare=prepare)
+    training = plan_parts.train_params(method="lora", steps=6)
+    train = node(StageKind.TRAIN, training, model=model, prepare=prepare)
     merge = node(StageKind.MERGE, MergeParams(), model=model, train=train)
     predict = node(StageKind.PREDICT, PredictParams(), data=data, model=model, tuned=merge)
     stages = [data, model, prepare, train, merge, predict]
-    return Plan(
-        name=name,
-        cluster="local",
-        backend="local",
-        store=store.uri,
-        engine="torchrun",
-        stages=[stage for stage in stages if not kinds or stage.kind in kinds.split()],
-        job={"name": name},
-    )
+    named = [stage for stage in stages if not kinds or stage.kind in kinds.split()]
+    return plan_parts.plan(store, named, name)
 
 
 def make_data(stage: StagePlan, store: Store, events: Events, work: Path) -> bool:

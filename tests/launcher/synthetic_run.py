@@ -20,19 +20,19 @@ from artifacts.contract import (
     PrepareParams,
     StageKind,
     StagePlan,
-    TrainParams,
     TwinParams,
 )
 from artifacts.events import events_prefix
 from artifacts.local import LocalStore
 from artifacts.manifest import ArtifactWriter
 from artifacts.segments import SegmentWriter
+from tests import plan_parts
 
 RUN_ID = "harbour-bot-1a2b3c4d"
 BEGAN_S = 1_790_000_000.0
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 
-_TRAIN = TrainParams(
+_TRAIN = plan_parts.train_params(
     method="lora",
     lora=LoraParams(rank=16, alpha=32),
     epochs=3.0,
@@ -41,21 +41,10 @@ _TRAIN = TrainParams(
     schedule="cosine",
     warmup_steps=None,
     warmup_share=0.03,
-    weight_decay=0.0,
-    max_grad_norm=1.0,
     micro_batch_size=4,
     gradient_accumulation_steps=2,
     world_size=2,
     max_length=256,
-    precision="fp32",
-    gradient_checkpointing=False,
-    seed=0,
-    evaluate_every=None,
-    save_every=None,
-    log_every_steps=1,
-    keep=3,
-    strategy="ddp",
-    offload="none",
 )
 _KEYS = {kind: f"{index + 1}f3a9c07d2b4e6f8"[:16] for index, kind in enumerate(StageKind)}
 
@@ -80,17 +69,11 @@ def make_plan(store: LocalStore, *, predict: bool = True) -> Plan:
     }
     if not predict:
         del params[StageKind.PREDICT]
-    stages = [
-        StagePlan(kind=kind, key=_KEYS[kind], inputs={}, output=_output(kind), params=value)
-        for kind, value in params.items()
-    ]
-    return Plan(
-        name="harbour-bot",
-        cluster="local",
-        backend="local",
-        store=store.uri,
-        engine="torchrun",
-        stages=stages,
+    stages = [plan_parts.stage(kind, value, _KEYS[kind]) for kind, value in params.items()]
+    return plan_parts.plan(
+        store,
+        stages,
+        "harbour-bot",
         job={
             "name": "harbour-bot",
             "model": {"twin": {"architecture": "qwen3", "hidden_size": 128}},
@@ -110,10 +93,6 @@ def make_plan(store: LocalStore, *, predict: bool = True) -> Plan:
             Derived(field="training.precision", value="fp32", reason="no GPU here"),
         ],
     )
-
-
-def _output(kind: StageKind) -> str:
-    return f"{kind.folder}/{_KEYS[kind]}" + ("/final" if kind == StageKind.TRAIN else "")
 
 
 def write_run(

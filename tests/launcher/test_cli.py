@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.local import LocalStore
+from launcher.commands.follow import _escaped
 from launcher.pilot import alive_runs
 from tests.launcher.driving import wait_for
 
@@ -107,6 +108,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return desk
 
 
+def test_an_answer_gives_no_orders_to_the_terminal() -> None:
+    assert _escaped("\x1b[2J[bold]a\nb") == "\N{REPLACEMENT CHARACTER}[2J\\[bold]a b"
+
+
 # Help and imports ---------------------------------------------------------------------------------------
 
 
@@ -163,6 +168,14 @@ def test_submit_ends_with_model_report_scores_and_answers(done: Desk) -> None:
     assert re.search(rf"model   {done.store.root}/merged/[0-9a-f]{{64}}\n", said)
 
 
+def test_the_time_of_a_run_leaves_out_pauses_between_its_drives(done: Desk) -> None:
+    (before,) = done.json("runs")  # type: ignore[misc]
+    time.sleep(1)
+    done.slipway("submit", "bot.yaml")
+    (after,) = done.json("runs")  # type: ignore[misc]
+    assert before["driven_s"] < after["driven_s"] < before["driven_s"] + 1
+
+
 def test_the_repeat_starts_no_host(done: Desk) -> None:
     began = time.monotonic()
     said = done.slipway("submit", "bot.yaml")
@@ -208,6 +221,10 @@ def test_damage_is_found_and_not_fetched(done: Desk) -> None:
         assert "BAD  merged/" in said and "made-by.txt: 10 bytes, 5 expected" in said
         assert "is damaged" in done.slipway("fetch", "bot", "--to", "damaged", code=1)
         assert not (done.folder / "damaged").exists()
+        run_id = done.json("runs")[0]["run_id"]  # type: ignore[index]
+        assert "--discard" in said and "BAD" in done.slipway("verify", f"runs/{run_id}", "--discard", code=1)
+        assert "on local: merge\n" in done.slipway("submit", "bot.yaml")
+        assert "BAD" not in done.slipway("verify", "bot")
     finally:
         done.store.write_bytes(key, b"merge")
 
@@ -275,6 +292,14 @@ def test_detach_returns_at_once(desk: Desk) -> None:
     assert "train: attempt 1" in follower.communicate(timeout=30)[0]
 
 
+def test_following_the_logs_goes_from_stage_to_stage(desk: Desk) -> None:
+    desk.behave(prepare=["slow:1"], train=["slow:1"])
+    desk.slipway("submit", "bot.yaml", "--detach")
+    said = desk.slipway("logs", "-f")
+    assert re.findall(r"^(\w+): attempt 1", said, re.M)[-4:] == ["prepare", "train", "merge", "predict"]
+    assert desk.json("runs")[0]["state"] == "complete"  # type: ignore[index]
+
+
 def test_a_killed_driver_is_told_and_the_next_submit_goes_on(desk: Desk) -> None:
     desk.behave(train=["slow:2"])
     first = desk.start("submit", "bot.yaml")
@@ -285,6 +310,16 @@ def test_a_killed_driver_is_told_and_the_next_submit_goes_on(desk: Desk) -> None
     assert (desk.json("runs"))[0]["state"] == "interrupted"  # type: ignore[index]
     desk.slipway("submit", "bot.yaml")
     assert desk.ledger().count("merge") == 1
+
+
+def test_a_run_goes_on_after_its_folder_was_moved(desk: Desk) -> None:
+    desk.behave(merge=["fail:no|try again", "ok"])
+    desk.slipway("submit", "bot.yaml", code=1)
+    for name in ("store", "work"):
+        (desk.folder / ".slipway" / name).rename(desk.folder / f"moved-{name}")
+    (desk.folder / "moved.yaml").write_text("backend: local\nstore: moved-store\nwork: moved-work\n")
+    assert "exact match" in desk.slipway("resume", "bot", "--cluster", "./moved.yaml")
+    assert not desk.store.root.exists()
 
 
 def test_cancel_saves_and_resume_goes_on_from_there(desk: Desk) -> None:
@@ -335,6 +370,10 @@ def test_a_bad_record_is_a_user_error(desk: Desk) -> None:
         (["frobnicate"], "frobnicate"),
         (["submit"], "JOB"),
         (["schema", "store"], "job or cluster"),
+        (["cancel", ""], "run (empty name)"),
+        (["fetch", "bot", "--to", "/proc/nowhere"], "/proc/nowhere: no such file or directory"),
+        (["fetch", "bot", "report", "--to", "bot.yaml"], "bot.yaml: file exists"),
+        (["data", "check", "none.jsonl"], "no such file; check the path"),
         (["init", "No Good"], "No Good"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -355,6 +394,55 @@ def test_nothing_is_written_for_a_job_that_is_refused(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.slipway("submit", "bot.yaml", "--set", "training.epochs=-1", code=2)
     assert not (tmp_path / ".slipway").exists()
+
+
+@pytest.mark.parametrize("field", ["store", "work"])
+def test_a_store_or_work_folder_that_can_not_be_written_is_told_before_the_start(
+    tmp_path: Path, field: str
+) -> None:
+    desk = Desk(tmp_path)
+    (tmp_path / "closed.yaml").write_text(f"backend: local\n{field}: bot.yaml/inside\n")
+    said = desk.slipway("submit", "bot.yaml", "--cluster", "./closed.yaml", code=2)
+    assert said.startswith(f"error: {field} {tmp_path}/bot.yaml/inside: can't be written: not a directory")
+    assert said.count("\n") == 1 and alive_runs(desk.work) == []
+
+
+def test_a_driver_that_could_not_write_its_events_says_why(desk: Desk) -> None:
+    desk.behave(train=["slow:3"])
+    first = desk.start("submit", "bot.yaml")
+    desk.wait_for_stage("train")
+    (log,) = desk.work.glob("runs/*/driver.log")
+    log.write_text("OSError: [Errno 28] No space left on device: '/store/runs'\n")
+    os.kill(desk.driver(), signal.SIGKILL)
+    _, err = first.communicate(timeout=30)
+    assert "ended before the run did: a disk is full" in err and "free space" in err
+    desk.slipway("submit", "bot.yaml")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "words"),
+    [
+        (">&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        ("> /dev/full", 3, "error: output: the disk is full; free space"),
+        ("| cat > /dev/null", 0, ""),
+    ],
+)
+def test_output_that_goes_nowhere(done: Desk, redirection: str, code: int, words: str) -> None:
+    ended = subprocess.run(
+        f"{sys.executable} {ROOT}/tests/launcher/fake_cli.py plan bot.yaml {redirection}",
+        shell=True,
+        cwd=done.folder,
+        env=done.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == code and ended.stderr.startswith(words)
+    assert ended.stderr.count("\n") == bool(words)
+
+
+def test_a_terminal_of_another_encoding_gets_question_marks(done: Desk) -> None:
+    assert "bot-" in done.slipway("plan", "bot.yaml", PYTHONIOENCODING="ascii")
 
 
 def test_debugging_shows_the_traceback(done: Desk) -> None:

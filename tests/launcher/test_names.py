@@ -11,7 +11,6 @@ from launcher.names import (
     artifact_prefix,
     match_artifacts,
     parse_reference,
-    run_prefix,
     short_key,
 )
 from launcher.spec.job import NAME_PATTERN
@@ -23,7 +22,7 @@ KEYS = st.text("0123456789abcdef", min_size=64, max_size=64)
 def test_every_run_id_is_read_as_one(name: str, digest: str) -> None:
     run_id = f"{name}-{digest[:8]}"
     assert parse_reference(run_id) == RunReference(run_id)
-    assert parse_reference(run_prefix(run_id)) == RunReference(run_id)
+    assert parse_reference(f"runs/{run_id}") == RunReference(run_id)
 
 
 @given(kind=st.sampled_from(StageKind), key=KEYS, digits=st.integers(4, 64))

@@ -7,19 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from artifacts.contract import (
-    DataParams,
-    ModelParams,
-    Params,
-    Plan,
-    PrepareParams,
-    StageKind,
-    StagePlan,
-    TwinParams,
-)
+from artifacts.contract import DataParams, ModelParams, PrepareParams, StageKind, TwinParams
 from artifacts.events import Events
 from artifacts.local import LocalStore
 from artifacts.manifest import ArtifactWriter
+from tests import plan_parts
 from train.stage import StageContext
 
 TWIN = TwinParams(hidden_size=32, intermediate_size=64, vocabulary_size=400)
@@ -45,21 +37,12 @@ def stage_context(
 ) -> StageContext:
     model = model or ModelParams(source="twin", twin=TWIN)
     prepare = prepare or PrepareParams(max_length=128, packing=True)
-
-    def stage(kind: StageKind, inputs: dict[str, str], params: Params) -> StagePlan:
-        return StagePlan(kind=kind, key="key", inputs=inputs, output=f"{kind.folder}/key", params=params)
-
-    plan = Plan(
-        name="test",
-        cluster="local",
-        backend="local",
-        store=store.uri,
-        engine="torchrun",
-        job={},
-        stages=[
-            stage(StageKind.DATA, {}, DataParams(splits={}, on_error=on_error)),
-            stage(StageKind.MODEL, {"data": "data/key"}, model),
-            stage(StageKind.PREPARE, {"data": "data/key", "model": "models/key"}, prepare),
+    plan = plan_parts.plan(
+        store,
+        [
+            plan_parts.stage(StageKind.DATA, DataParams(splits={}, on_error=on_error)),
+            plan_parts.stage(StageKind.MODEL, model, data="data/key"),
+            plan_parts.stage(StageKind.PREPARE, prepare, data="data/key", model="models/key"),
         ],
     )
     return StageContext(plan, "run", plan.stage(kind), store, work, Events(store, "run", kind))

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from artifacts.contract import ModelParams, Plan, PrepareParams, StageKind, StagePlan, TrainParams
+from artifacts.contract import ModelParams, Plan, PrepareParams, StageKind, TrainParams
 from artifacts.local import LocalStore
 from artifacts.manifest import ArtifactWriter
+from tests import plan_parts
 from tests.train import training
 
 ROWS = 16
@@ -35,24 +36,13 @@ def make_inputs(root: Path) -> LocalStore:
 
 
 def plan(store: LocalStore, params: TrainParams, engine: str = "torchrun") -> Plan:
-    model = ModelParams(source="folder")
     prepare = PrepareParams(max_length=params.max_length, packing=False)
-    inputs = {"model": "models/key", "prepare": "prepared/key"}
-    return Plan(
-        name="test",
-        cluster="local",
-        backend="local",
-        store=store.uri,
-        engine=engine,
-        stages=[
-            StagePlan(kind=StageKind.MODEL, key="key", inputs={}, output="models/key", params=model),
-            StagePlan(kind=StageKind.PREPARE, key="key", inputs={}, output="prepared/key", params=prepare),
-            StagePlan(
-                kind=StageKind.TRAIN, key="key", inputs=inputs, output=f"{PREFIX}/final", params=params
-            ),
-        ],
-        job={},
-    )
+    stages = [
+        plan_parts.stage(StageKind.MODEL, ModelParams(source="folder")),
+        plan_parts.stage(StageKind.PREPARE, prepare),
+        plan_parts.stage(StageKind.TRAIN, params, model="models/key", prepare="prepared/key"),
+    ]
+    return plan_parts.plan(store, stages, engine=engine)
 
 
 @dataclasses.dataclass(frozen=True)

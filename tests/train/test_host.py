@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 STUBS = {
     "train/preload.py": "import time\ndef preload():\n    time.sleep(0.5)\n",
     "train/prepare.py": "",
+    "train/twin.py": "",
     "train/__main__.py": """
 import os, signal, sys, time
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -16,39 +15,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from artifacts.contract import MergeParams, Plan, StageKind, StagePlan, TrainParams
+from artifacts.contract import MergeParams, StageKind
 from artifacts.events import Events, events_prefix
 from artifacts.local import LocalStore
 from artifacts.manifest import Manifest, local_folder, read_marker, verify, write_marker
 from artifacts.segments import read_all
+from tests.plan_parts import plan, stage, train_params
 from train import merge
 from train.stage import StageContext, StageUserError
 
-TRAINING = TrainParams(
-    method="lora",
-    lora=None,
-    epochs=1,
-    steps=None,
-    learning_rate=1e-4,
-    schedule="cosine",
-    warmup_steps=None,
-    warmup_share=None,
-    weight_decay=0.0,
-    max_grad_norm=1.0,
-    micro_batch_size=1,
-    gradient_accumulation_steps=1,
-    world_size=1,
-    max_length=64,
-    precision="fp32",
-    gradient_checkpointing=False,
-    seed=0,
-    evaluate_every=None,
-    save_every=None,
-    log_every_steps=1,
-    keep=1,
-    strategy="ddp",
-    offload="none",
-)
 SHARD_BYTES = 40_000
 
 
@@ -102,28 +77,24 @@ def merged(tmp_path: Path, base: Path, trained: Path, **training: object) -> Pat
     for prefix, folder in {"models/m": base, "train/t/final": trained}.items():
         write_marker(store, prefix, Manifest(files=[], location=folder.absolute().as_uri()))
     stages = [
-        StagePlan(
-            kind=StageKind.TRAIN,
-            key="t",
-            inputs={},
-            output="train/t/final",
-            params=dataclasses.replace(TRAINING, **training),
-        ),
-        StagePlan(
-            kind=StageKind.MERGE,
-            key="k",
-            inputs={"model": "models/m", "train": "train/t/final"},
-            output="merged/k",
-            params=MergeParams(max_shard_size_bytes=SHARD_BYTES),
+        stage(StageKind.TRAIN, train_params(**{"method": "lora", **training}), "t"),
+        stage(
+            StageKind.MERGE,
+            MergeParams(max_shard_size_bytes=SHARD_BYTES),
+            "k",
+            model="models/m",
+            train="train/t/final",
         ),
     ]
-    plan = Plan(
-        name="n", cluster="local", backend="local", store=store.uri, engine="torchrun", stages=stages, job={}
-    )
     events = Events(store, "run", "merge")
     merge.run(
         StageContext(
-            plan=plan, run_id="run", stage=stages[1], store=store, work=tmp_path / "work", events=events
+            plan=plan(store, stages),
+            run_id="run",
+            stage=stages[1],
+            store=store,
+            work=tmp_path / "work",
+            events=events,
         )
     )
     events.flush()

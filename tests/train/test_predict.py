@@ -14,11 +14,12 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from artifacts.contract import ModelParams, Plan, PredictParams, StageKind, StagePlan, TwinParams
+from artifacts.contract import ModelParams, PredictParams, StageKind, TwinParams
 from artifacts.events import Events, events_prefix
 from artifacts.local import LocalStore
 from artifacts.manifest import Manifest, read_marker, verify, write_marker
 from artifacts.segments import read_all
+from tests import plan_parts
 from train import answering, predict
 from train.__main__ import main
 from train.answering import ModelSource
@@ -98,22 +99,10 @@ def make_context(
     folders = {"data/d": tmp_path / "data", "models/b": base, tuned_prefix: tuned}
     for prefix, folder in folders.items():
         write_marker(store, prefix, Manifest(files=[], location=folder.absolute().as_uri()))
-    model = StagePlan(
-        kind=StageKind.MODEL, key="b", inputs={}, output="models/b", params=ModelParams(source="folder")
-    )
-    inputs = {"data": "data/d", "model": "models/b", "tuned": tuned_prefix}
-    stage = StagePlan(kind=StageKind.PREDICT, key="p", inputs=inputs, output="predictions/p", params=params)
-    plan = Plan(
-        name="n",
-        cluster="local",
-        backend="local",
-        store=store.uri,
-        engine="torchrun",
-        stages=[model, stage],
-        job={},
-    )
+    model = plan_parts.stage(StageKind.MODEL, ModelParams(source="folder"), "b")
+    stage = plan_parts.stage(StageKind.PREDICT, params, "p", data="data/d", model=model, tuned=tuned_prefix)
     return StageContext(
-        plan=plan,
+        plan=plan_parts.plan(store, [model, stage]),
         run_id="run",
         stage=stage,
         store=store,

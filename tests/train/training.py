@@ -11,34 +11,20 @@ import pyarrow as pa
 
 from artifacts.contract import IGNORED_LABEL, LoraParams, TrainParams
 from artifacts.local import LocalStore
+from tests import plan_parts
 
 VOCABULARY = 96
 Document = tuple[list[int], list[int]]  # token ids, labels
 
-PARAMS = TrainParams(
-    method="full",
-    lora=None,
-    epochs=None,
-    steps=4,
+PARAMS = plan_parts.train_params(
     learning_rate=1e-2,
     schedule="cosine",
     warmup_steps=1,
-    warmup_share=None,
     weight_decay=0.01,
-    max_grad_norm=1.0,
     micro_batch_size=2,
-    gradient_accumulation_steps=1,
     world_size=2,
     max_length=48,
-    precision="fp32",
-    gradient_checkpointing=False,
     seed=3,
-    evaluate_every=None,
-    save_every=None,
-    log_every_steps=1,
-    keep=3,
-    strategy="ddp",
-    offload="none",
 )
 LORA = LoraParams(rank=4, alpha=8)
 

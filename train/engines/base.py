@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -39,6 +40,32 @@ class Ending:
     exit_code: int = 0
 
 
+# gloo and NCCL say so, each in its own words, when another rank is gone.
+_DISCONNECTED = re.compile(
+    r"connection (was )?(closed|reset|refused)|broken pipe|connectFullMesh|remote process exited|"
+    r"recvValue failed|socket (timeout|closed)|NCCL error|timed out",
+    re.IGNORECASE,
+)
+
+# Mistakes of a program or its input: they come again. Machines and networks fail with others.
+_REPEATED = (ValueError, TypeError, LookupError, AttributeError, ImportError, AssertionError)
+
+
+def ending_of(error: BaseException, rank: int) -> Ending:
+    """How a rank ended that `error` ended."""
+    if isinstance(error, StageError):
+        return Ending(
+            rank=rank, kind="refused", cause=error.cause, advice=error.advice, exit_code=error.exit_code
+        )
+    cause = f"{type(error).__name__}: {error}".splitlines()[0]
+    if isinstance(error, _REPEATED):
+        return Ending(rank=rank, kind="refused", cause=cause, exit_code=EXIT_FAILED)
+    gone = isinstance(error, ConnectionError) or (
+        isinstance(error, RuntimeError) and _DISCONNECTED.search(str(error)) is not None
+    )
+    return Ending(rank=rank, kind="disconnected" if gone else "failed", cause=cause)
+
+
 @dataclass(frozen=True)
 class Restart:
     reason: str
@@ -65,13 +92,14 @@ def decide(
 ) -> Restart | GiveUp:
     """What follows when the group broke.
 
-    `killed`: what the engine saw of it (`rank 1 was killed by SIGKILL`), if it did. `fruitless`: see
-    `fruitless_restarts`. `stopping`: the group was asked to stop.
+    `killed`: the first end that the engine saw, where that was a kill (`rank 1 was killed by SIGKILL`): what
+    other ranks say is then what came of it. `fruitless`: see `fruitless_restarts`. `stopping`: the group was
+    asked to stop.
     """
     for ending in endings:
         if ending.kind == "refused":
             return GiveUp(ending.cause, ending.advice, ending.exit_code)
-    failed = next((ending for ending in endings if ending.kind == "failed"), None)
+    failed = next((ending for ending in endings if ending.kind == "failed" and not killed), None)
     if failed:
         reason = f"rank {failed.rank} failed: {failed.cause}"
     else:

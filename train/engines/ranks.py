@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import time
 import traceback
 from collections.abc import Callable
@@ -15,25 +14,17 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from artifacts.contract import EXIT_FAILED, ModelParams, Plan, StageKind
+from artifacts.contract import ModelParams, Plan, StageKind
 from artifacts.events import Events, stop_key
 from artifacts.manifest import local_folder
 from artifacts.store import Store, open_store
 from train import strategies
 from train.attempts import claim_attempt, read_endings, write_ending
 from train.checkpoint import Checkpoints, broadcast, newest
-from train.engines.base import Ending, GiveUp, RankJob, decide, fruitless_restarts
+from train.engines.base import Ending, GiveUp, RankJob, decide, ending_of, fruitless_restarts
 from train.loop import TrainTask, train_rank
-from train.stage import StageError
 
 STOP_CHECK_S = 1.0
-
-# gloo and NCCL say so, each in its own words, when another rank is gone.
-_DISCONNECTED = re.compile(
-    r"connection (was )?(closed|reset|refused)|broken pipe|connectFullMesh|remote process exited|"
-    r"recvValue failed|socket (timeout|closed)|NCCL error|timed out",
-    re.IGNORECASE,
-)
 
 
 def run_rank(job: RankJob, stop_asked: Callable[[], bool], on_step: Callable[[int], None]) -> str:
@@ -186,22 +177,3 @@ class StopWatch:
             self._next_look = self._clock() + STOP_CHECK_S
             self._asked = self._store.exists(self._key)
         return self._asked
-
-
-# Mistakes of a program or its input: they come again. Machines and networks fail with others.
-_REPEATED = (ValueError, TypeError, LookupError, AttributeError, ImportError, AssertionError)
-
-
-def ending_of(error: BaseException, rank: int) -> Ending:
-    """How a rank ended that `error` ended."""
-    if isinstance(error, StageError):
-        return Ending(
-            rank=rank, kind="refused", cause=error.cause, advice=error.advice, exit_code=error.exit_code
-        )
-    cause = f"{type(error).__name__}: {error}".splitlines()[0]
-    if isinstance(error, _REPEATED):
-        return Ending(rank=rank, kind="refused", cause=cause, exit_code=EXIT_FAILED)
-    gone = isinstance(error, dist.DistError | ConnectionError) or (
-        isinstance(error, RuntimeError) and _DISCONNECTED.search(str(error)) is not None
-    )
-    return Ending(rank=rank, kind="disconnected" if gone else "failed", cause=cause)

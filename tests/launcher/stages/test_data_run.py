@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.contract import DataFile, DataParams, StageKind, StagePlan, decode
+from artifacts.contract import DataFile, DataParams, StageKind, decode
 from artifacts.events import Events, events_prefix
 from artifacts.local import LocalStore
 from artifacts.manifest import read_marker, verify
@@ -16,6 +16,7 @@ from artifacts.segments import read_all
 from launcher.errors import UserError
 from launcher.stages import data_run
 from launcher.stages.data_run import fingerprints, shards
+from tests import plan_parts
 
 OUTPUT = "data/key"
 
@@ -39,7 +40,7 @@ def store(tmp_path: Path) -> LocalStore:
 
 def run(store: LocalStore, splits: dict[str, list[DataFile]], **options: object) -> DataReport:
     params = DataParams(splits=splits, **options)
-    stage = StagePlan(kind=StageKind.DATA, key="key", inputs={}, output=OUTPUT, params=params)
+    stage = plan_parts.stage(StageKind.DATA, params)
     events = Events(store, "run", "data")
     report = data_run.run(stage, store, events)
     events.flush()
@@ -189,7 +190,7 @@ def test_a_failing_write_comes_out(
 
     monkeypatch.setattr("artifacts.local.os.fsync", full)
     params = DataParams(splits={"train": [data_file(tmp_path / "a.jsonl", alpaca(("a", "b")))]})
-    stage = StagePlan(kind=StageKind.DATA, key="key", inputs={}, output=OUTPUT, params=params)
+    stage = plan_parts.stage(StageKind.DATA, params)
     with pytest.raises(OSError, match="No space left"):
         data_run.run(stage, store, Events(LocalStore(tmp_path / "events"), "run", "data", flush_every_s=1e9))
     assert list(store.list("data")) == []

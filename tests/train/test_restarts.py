@@ -6,7 +6,15 @@ import pytest
 
 from artifacts.local import LocalStore
 from train.attempts import claim_attempt, latest_attempt, read_endings, write_ending
-from train.engines.base import MAX_FRUITLESS_RESTARTS, Ending, GiveUp, Restart, decide, fruitless_restarts
+from train.engines.base import (
+    MAX_FRUITLESS_RESTARTS,
+    Ending,
+    GiveUp,
+    Restart,
+    decide,
+    ending_of,
+    fruitless_restarts,
+)
 from train.stage import StageUserError
 
 LOST = Ending(rank=0, kind="disconnected", cause="RuntimeError: Connection closed by peer")
@@ -31,6 +39,7 @@ KILLED = "rank 1 was killed by SIGKILL"
                 "look at the GPU",
             ),
         ),
+        ([FAILED], {"killed": KILLED, "fruitless": 1}, Restart(KILLED)),
         ([REFUSED], {"killed": KILLED}, GiveUp("no such layer", "name another", 2)),
         (
             [LOST],
@@ -94,6 +103,4 @@ def test_attempts_are_claimed_once(tmp_path) -> None:
     ],
 )
 def test_how_an_exception_is_told(error: Exception, kind: str) -> None:
-    from train.engines.ranks import ending_of
-
     assert ending_of(error, 1).kind == kind
