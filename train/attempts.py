@@ -17,8 +17,7 @@ from train.engines.base import Ending
 def claim_attempt(store: Store, train_prefix: str) -> int:
     """The next attempt's number, from 1 on."""
     prefix = f"{train_prefix}/attempts"
-    numbers = [int(info.key.removeprefix(f"{prefix}/").split("/")[0]) for info in store.list(prefix)]
-    attempt = max(numbers, default=0) + 1
+    attempt = latest_attempt(store, train_prefix) + 1
     while not store.write_bytes(
         _claim(prefix, attempt), canonical_json({"time_s": round(time.time(), 3)}), if_absent=True
     ):

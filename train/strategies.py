@@ -136,6 +136,15 @@ def start_deepspeed() -> None:
     deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
 
 
+def reshard(model: torch.nn.Module) -> None:
+    """Free what FSDP keeps gathered for a backward pass (its outermost weights), where none will come."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def check_sharded(model: torch.nn.Module, world_size: int) -> None:
     """Raise StageError unless FSDP really shards: weights are DTensors, and this rank holds only its part."""
     from torch.distributed.tensor import DTensor

@@ -212,6 +212,7 @@ class RankTrainer(Trainer):
             with self.accelerator.autocast():
                 sums[0] += self._summed_loss(model, inputs).double().cpu()
             sums[1] += int((batch["targets"] != IGNORED_LABEL).sum())
+        strategies.reshard(model)
         if self.task.world_size > 1:
             dist.all_reduce(sums)
         model.train()

@@ -193,10 +193,20 @@ def test_metric_rows(ranks: Ranks, inputs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "strategy"),
-    [("full", "ddp"), ("full", "fsdp"), ("full", "zero2"), ("full", "zero3"), ("lora", "zero2")],
+    ("method", "strategy", "step"),
+    # in the middle of an epoch, or at its end, where it was evaluated just before saving
+    [
+        ("full", "ddp", 6),
+        ("full", "fsdp", 6),
+        ("full", "zero2", 4),
+        ("full", "zero3", 6),
+        ("lora", "fsdp", 6),
+        ("lora", "zero2", 4),
+    ],
 )
-def test_resume_equals_uninterrupted(ranks: Ranks, inputs: Path, method: str, strategy: str) -> None:
+def test_resume_equals_uninterrupted(
+    ranks: Ranks, inputs: Path, method: str, strategy: str, step: int
+) -> None:
     job = params(
         strategy=strategy,
         method=method,
@@ -204,19 +214,19 @@ def test_resume_equals_uninterrupted(ranks: Ranks, inputs: Path, method: str, st
         offload="params" if strategy == "zero3" else "none",
         steps=None,
         epochs=1.5,  # 9 steps of 6 an epoch
-        save_every=4,
+        save_every=step,
     )
-    name = f"resume-{method}-{strategy}"
+    name = f"resume-{method}-{strategy}-{step}"
     whole = ranks(2, train, inputs / name, job)[0][1]
-    checkpoint = inputs / name / "checkpoints" / "checkpoint-4"
+    checkpoint = inputs / name / "checkpoints" / f"checkpoint-{step}"
     if method == "lora":
         assert (checkpoint / "adapter_model.safetensors").stat().st_size > 10_000
         assert sum(path.stat().st_size for path in checkpoint.rglob("*")) < 900_000, "holds the frozen base?"
     rest = inputs / f"{name}-rest"
     resumed = ranks(2, resume, rest, job, checkpoint)[0]
-    assert [row["step"] for row in resumed if "loss" in row] == [5, 6, 7, 8, 9]
-    assert losses(resumed) == losses(whole)[4:]
-    assert losses(resumed, "eval_loss") == losses(whole, "eval_loss")
+    assert [row["step"] for row in resumed if "loss" in row] == list(range(step + 1, 10))
+    assert losses(resumed) == losses(whole)[step:]
+    assert losses(resumed, "eval_loss") == losses(whole, "eval_loss")[1 if step == 6 else 0 :]
     weights = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
     assert (final(rest) / weights).read_bytes() == (final(inputs / name) / weights).read_bytes()
 

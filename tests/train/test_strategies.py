@@ -76,7 +76,9 @@ def local_elements(trainer: Any) -> dict[str, Any]:
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("strategies")
     training.write_model(root / "model", tied=False)
-    training.write_split(root / "prepared", "train", training.pack(training.documents(40), 48))
+    # Steps of 8, 8 and 2 rows: an epoch's last one has fewer micro-batches than are accumulated otherwise.
+    training.write_split(root / "prepared", "train", training.pack(training.documents(60), 48)[:18])
+    training.write_split(root / "prepared", "eval", training.pack(training.documents(9, seed=1), 48))
     return root
 
 
@@ -98,8 +100,9 @@ def test_equals_ddp_and_is_spread(ranks: Ranks, inputs: Path, ddp: tuple[str, An
     method, reference = ddp
     root = inputs / f"{strategy}-{method}"
     answers = ranks(2, train, root, job(strategy, method))
-    for key in ("loss", "grad_norm"):
+    for key in ("loss", "grad_norm", "eval_loss"):
         got, wanted = ([row[key] for row in rows if key in row] for rows in (answers[0][0], reference[0][0]))
+        assert len(got) == {"eval_loss": 2}.get(key, 4)
         assert got == pytest.approx(wanted, rel=1e-5), key
     whole = reference[0][1]
     held = [answer[1] for answer in answers]
@@ -131,9 +134,10 @@ def test_bf16_with_checkpointing_stays_close(
     method, reference = ddp
     root = inputs / f"bf16-{strategy}-{method}"
     rows = ranks(2, train, root, job(strategy, method, precision="bf16", gradient_checkpointing=True))[0][0]
-    got, wanted = ([row["loss"] for row in rows] for rows in (rows, reference[0][0]))
-    assert got == pytest.approx(wanted, rel=2e-3)
-    assert got != wanted
+    for key, tolerance in {"loss": 2e-3, "grad_norm": 3e-2}.items():
+        got, wanted = ([row[key] for row in rows if key in row] for rows in (rows, reference[0][0]))
+        assert got == pytest.approx(wanted, rel=tolerance), key
+        assert got != wanted
 
 
 def test_deepspeed_needs_no_compiler_and_divides_its_batch() -> None:

@@ -126,10 +126,6 @@ def read_header(file: Path) -> list[StoredTensor]:
     return sorted(tensors, key=lambda tensor: (tensor.offset, tensor.name))
 
 
-def _cut_short(file: Path, tensor: str) -> StageUserError:
-    return StageUserError(f"{file} is cut short: {tensor} lies beyond its end", "fetch the file again")
-
-
 def _entry(name: str, row: dict[str, Any], file: Path, data_offset: int) -> StoredTensor:
     begin, end = row["data_offsets"]
     return StoredTensor(name, row["dtype"], tuple(row["shape"]), file, data_offset + begin, end - begin)
