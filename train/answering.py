@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from train.data.loading import load_chat_tokenizer
+from train.data.templates import TemplateError
 from train.data.tokenize import ChatTokenizer
+from train.stage import StageUserError
 
 Messages = Sequence[dict[str, str]]
 
@@ -38,13 +40,13 @@ def answer(
     threads: int | None = None,
 ) -> Iterator[list[tuple[int, str]]]:
     """Load the model, then yield (index of the prompt, answer) batch by batch, longest prompts first: a batch
-    that does not fit fails at once, not after an hour."""
+    that does not fit fails at once, not after an hour. Raises StageUserError."""
     import torch
 
     if threads:
         torch.set_num_threads(threads)
     tokenizer = load_chat_tokenizer(source.folder, trust_remote_code=source.trust_remote_code)
-    prompt_ids = [tokenizer.encode_prompt(prompt) for prompt in prompts]
+    prompt_ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     model = load_model(source, device, precision)
     stop_ids = stop_token_ids(model.generation_config.eos_token_id, tokenizer)
     set_greedy(model, max_new_tokens, stop_ids)
@@ -55,6 +57,16 @@ def answer(
     for batch in batches([len(ids) for ids in prompt_ids], batch_size):
         answers = generate(model, [prompt_ids[index] for index in batch], stop_ids)
         yield [(index, decode(tokenizer, ids)) for index, ids in zip(batch, answers, strict=True)]
+
+
+def encode_prompt(tokenizer: ChatTokenizer, prompt: Messages) -> list[int]:
+    """Raises StageUserError for a question that the chat template refuses."""
+    try:
+        return tokenizer.encode_prompt(prompt)
+    except TemplateError as error:
+        raise StageUserError(
+            f"test question {prompt[-1]['content'][:60]!r}: {error}", "mend or remove the record"
+        ) from error
 
 
 def batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -232,6 +233,23 @@ def test_a_mistake_of_the_user_keeps_its_kind(
     monkeypatch.setattr(predict, "answer", refused)
     with pytest.raises(StageUserError, match="no chat template; add one"):
         predict.run(make_context(tmp_path, base, tuned, PARAMS))
+
+
+def test_a_question_that_the_template_refuses_is_named(tmp_path: Path, base: Path) -> None:
+    shutil.copytree(base, tmp_path / "base")
+    template = tmp_path / "base" / "chat_template.jinja"
+    refusal = "{%- if messages[0].role == 'system' %}{{ raise_exception('no system messages') }}{%- endif %}"
+    template.write_text(refusal + template.read_text())
+    answers = answering.answer(
+        ModelSource("base", tmp_path / "base"),
+        [conversation("Why?", "")[:-1]],
+        device="cpu",
+        precision="fp32",
+        max_new_tokens=1,
+        batch_size=1,
+    )
+    with pytest.raises(StageUserError, match=r"test question 'Why\?': .*no system messages"):
+        next(answers)
 
 
 def test_slots() -> None:

@@ -18,7 +18,7 @@ from artifacts.manifest import FileEntry, is_complete, read_marker, verify
 from artifacts.segments import read_all
 from tests.train import stage_runs, training
 from tests.train.stage_runs import PREFIX, RUN_ID, Death
-from train.checkpoint import listed
+from train.checkpoint import Name, choose, listed
 
 LORA = dataclasses.replace(training.LORA, dropout=0.1)  # so that the random state counts
 STEPS_PER_EPOCH = stage_runs.ROWS // 4  # micro-batch 2, 2 ranks
@@ -100,6 +100,20 @@ def test_killed_and_continued_equals_uninterrupted(
     if method == "lora":
         for name in listed(store, PREFIX):
             assert_whole_adapter_only(store, f"{PREFIX}/{name}")
+    assert_any_harm_is_noticed(store, newest=f"{PREFIX}/checkpoint-4-2", before=Name(2, 1))
+
+
+def assert_any_harm_is_noticed(store: LocalStore, newest: str, before: Name) -> None:
+    """Whichever file is deleted, truncated or has a bit flipped, the checkpoint before it is chosen."""
+    folder = store.local_path(newest)
+    for file in [path for path in folder.rglob("*") if path.is_file()]:
+        data = file.read_bytes()
+        flipped = bytes([data[0] ^ 1]) + data[1:]
+        for harmed in (None, data[:-1], flipped):
+            file.unlink() if harmed is None else file.write_bytes(harmed)
+            assert choose(store, PREFIX).name == before, f"{file.name} was harmed"
+        file.write_bytes(data)
+    assert str(choose(store, PREFIX).name) == folder.name
 
 
 def assert_whole_adapter_only(store: LocalStore, prefix: str) -> None:
