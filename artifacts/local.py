@@ -59,7 +59,8 @@ class LocalStore:
             return False
         finally:
             temporary.unlink(missing_ok=True)
-        _fsync_folder(path.parent)
+        with contextlib.suppress(FileNotFoundError):  # the object is deleted again, and its folder with it
+            _fsync_folder(path.parent)
         return True
 
     def put_file(self, key: str, source: Path, *, move: bool = False) -> None:
@@ -135,15 +136,16 @@ class LocalStore:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        _fsync_folder(path.parent)
+        with contextlib.suppress(FileNotFoundError):  # the object is deleted again, and its folder with it
+            _fsync_folder(path.parent)
 
 
 def _make_temporary(path: Path) -> Path:
     """An empty file beside `path`, and the folders above it. Another process may be removing these, empty as
-    they are, between our making them and the file."""
+    they are, between our making them and the file, or between `mkdir` finding one and looking at it."""
     temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
     for _ in range(_MAKE_FOLDER_TRIES - 1):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.touch(exist_ok=False)
             return temporary

@@ -58,6 +58,8 @@ class Desk:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # as a terminal starts it: a shell's background jobs, and what they start, ignore ^C
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def slipway(self, *argv: str, code: int = 0, **environment: str) -> str:
