@@ -44,11 +44,11 @@ def problems(folder: Path, machine: Machine = LAPTOP, **sections: Any) -> list[s
 
 @pytest.fixture
 def canonical(tmp_path: Path) -> Plan:
-    """A plan on 8 GPUs as it would be in /work/jobs."""
+    """A plan on 8 GPUs as it would be in /home/me/jobs."""
     write_model(tmp_path / "qwen3-8b")
     write_job(tmp_path, model={"folder": "qwen3-8b"}, training={"epochs": 2})
     text = make_plan(tmp_path, EIGHT_H100).to_json().decode()
-    return Plan.from_json(text.replace(str(tmp_path), "/work/jobs"))
+    return Plan.from_json(text.replace(str(tmp_path), "/home/me/jobs"))
 
 
 def test_golden_plan(canonical: Plan) -> None:
