@@ -129,7 +129,7 @@ def write_run(
         row = {"time_s": at, "stage": name, "kind": ending if stopped else "finished"}
         events.append(row | (why if stopped and ending == "failed" else {}))
         if stopped:
-            facts = {"failed_stage": name, **why, "evidence": "/work/logs"} if ending == "failed" else {}
+            facts = {"failed_stage": name, **why, "evidence": "/home/me/logs"} if ending == "failed" else {}
             events.append({"time_s": at, "stage": "run", "kind": ending, **facts})
             break
         write_artifact(store, stage)
