@@ -40,6 +40,7 @@ Offload = Literal["none", "optimizer", "params"]
 class StageKind(enum.StrEnum):
     """Nodes of the plan's graph. Each kind's artifact lies at `<folder>/<key>/` in the store."""
 
+    IMAGE = "image"
     DATA = "data"
     MODEL = "model"
     PREPARE = "prepare"
@@ -49,9 +50,28 @@ class StageKind(enum.StrEnum):
 
     @property
     def folder(self) -> str:
-        return {"model": "models", "prepare": "prepared", "merge": "merged", "predict": "predictions"}.get(
-            self.value, self.value
-        )
+        return {
+            "image": "images",
+            "model": "models",
+            "prepare": "prepared",
+            "merge": "merged",
+            "predict": "predictions",
+        }.get(self.value, self.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageParams:
+    """Stage `image`: the container images that the other stages run in; only where they run in containers.
+
+    Output: no files; the marker's facts hold `pilot` and `train`, each a reference by digest
+    (`registry/name@sha256:…`). `given`: the reference of an image that is there already.
+    """
+
+    repository: str = ""  # registry and path, without a tag
+    base: str = ""  # reference of the image to start from
+    flash_attention: bool = False
+    architectures: list[str] = field(default_factory=list)  # CUDA compute capabilities ("9.0")
+    given: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +219,7 @@ class PredictParams:
 
 
 PARAMS: dict[StageKind, type] = {
+    StageKind.IMAGE: ImageParams,
     StageKind.DATA: DataParams,
     StageKind.MODEL: ModelParams,
     StageKind.PREPARE: PrepareParams,
@@ -207,7 +228,7 @@ PARAMS: dict[StageKind, type] = {
     StageKind.PREDICT: PredictParams,
 }
 
-Params = DataParams | ModelParams | PrepareParams | TrainParams | MergeParams | PredictParams
+Params = ImageParams | DataParams | ModelParams | PrepareParams | TrainParams | MergeParams | PredictParams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +264,7 @@ class Plan:
     stages: list[StagePlan]
     job: dict[str, Any]  # the job as resolved, for people and the report
     derived: list[Derived] = field(default_factory=list)
+    profile: dict[str, Any] = field(default_factory=dict)  # the cluster profile, for whoever starts pods
     version: int = PLAN_VERSION
 
     @property

@@ -34,6 +34,7 @@ class Observation:
     output: str = ""  # the last lines of its log
     oom_kills: int = 0  # processes that the kernel killed for lack of memory while it ran
     evidence: str = ""  # where the whole log lies
+    note: str = ""  # what is worth knowing meanwhile: why it waits, what was lost; one line
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,13 +16,14 @@ ROOT = Path(__file__).parent.parent
 LAUNCHER_LAYERS = [
     ["errors", "names", "catalog", "status", "machine", "redact", "digests", "dimensions"],
     ["spec"],
-    ["memory", "stages"],
+    ["memory", "stages", "kube"],
     ["planning"],
     ["plan"],
     ["progress"],
     ["backends", "checkpoints", "record", "garbage", "fetch", "report", "reporting", "data_check"],
     ["run"],
-    ["pilot"],
+    ["staging"],
+    ["pilot", "pilots", "doctor"],
     ["commands", "cli"],
 ]
 

@@ -8,11 +8,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from launcher.spec.kubernetes import KubernetesCluster
 from launcher.spec.section import Conflict, Section
 
 
-class Cluster(Section):
-    """Where stages run and where what they make is kept."""
+class LocalCluster(Section):
+    """This machine."""
 
     backend: Literal["local"] = Field(
         description="Where stages run. `local`: processes on this machine, on its GPUs if it has any.",
@@ -45,3 +46,10 @@ class Cluster(Section):
     def work_folder(self) -> Path:
         """The folder for scratch files, absolute."""
         return Path(self.work).expanduser().absolute()
+
+    def store_environment(self) -> dict[str, str]:
+        """A folder needs no settings."""
+        return {}
+
+
+Cluster = LocalCluster | KubernetesCluster

@@ -11,23 +11,25 @@ from typing import Any, Generic, TypeVar
 
 from launcher.errors import Problem, UserError
 from launcher.spec import explain
-from launcher.spec.cluster import Cluster
+from launcher.spec.cluster import Cluster, LocalCluster
 from launcher.spec.job import Job
+from launcher.spec.kubernetes import KubernetesCluster
 from launcher.spec.overrides import Override, apply, parse_override, parse_path
 from launcher.spec.section import Section
 from launcher.spec.words import shown, shown_path
 from launcher.spec.yaml import Document, FieldPath, Position, read_mapping
 
 T = TypeVar("T", bound=Section)
+V = TypeVar("V", covariant=True)
 
 _REPOSITORY_CLUSTERS = Path(__file__).resolve().parents[2] / "clusters"
 
 
 @dataclass(frozen=True)
-class Loaded(Generic[T]):
+class Loaded(Generic[V]):
     """A typed value and where each field of it was written. `path` is the file as the user named it."""
 
-    value: T
+    value: V
     path: Path
     document: Document = field(repr=False)
     overridden: tuple[FieldPath, ...] = ()
@@ -51,7 +53,10 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Loaded[Job]:
 
 def load_cluster(name_or_path: str | Path) -> Loaded[Cluster]:
     """The profile at a path (with a `/` or ending in .yaml), or of that name. Raises UserError."""
-    return _load(Cluster, _cluster_path(str(name_or_path)), ())
+    path = _cluster_path(str(name_or_path))
+    if read_mapping(path).value.get("backend") == "kubernetes":
+        return _load(KubernetesCluster, path, ())
+    return _load(LocalCluster, path, ())
 
 
 def list_clusters() -> dict[str, Path]:

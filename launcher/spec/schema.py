@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from launcher.spec.cluster import Cluster
+from launcher.spec.cluster import LocalCluster
 from launcher.spec.job import Job
 from launcher.spec.section import Section
 
@@ -16,7 +16,7 @@ def job_schema() -> dict[str, Any]:
 
 
 def cluster_schema() -> dict[str, Any]:
-    return _schema(Cluster, "Slipway cluster profile")
+    return _schema(LocalCluster, "Slipway cluster profile")
 
 
 def _schema(model: type[Section], title: str) -> dict[str, Any]:
