@@ -50,7 +50,7 @@ _TRANSIENT = (429, 500, 502, 503, 504)
 
 
 class KubeError(ClusterError):
-    """The API server's refusal: `status` (HTTP) and `reason` (`NotFound`, `AlreadyExists`, `Forbidden`, …)."""
+    """The API server's refusal: `status` (HTTP) and `reason` (`NotFound`, `AlreadyExists`, `Forbidden`…)."""
 
     def __init__(self, what: str, status: int, reason: str, message: str) -> None:
         self.status, self.reason = status, reason
@@ -77,13 +77,15 @@ class Kube:
         settings = client.Configuration()
         try:
             if context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-                config.load_incluster_config(settings)
+                config.load_incluster_config(settings)  # type: ignore[no-untyped-call]
             else:
-                config.load_kube_config(context=context, client_configuration=settings)
+                config.load_kube_config(  # type: ignore[no-untyped-call]
+                    context=context, client_configuration=settings
+                )
         except config.ConfigException as error:
             way_out = "`kubectl config get-contexts` lists them; KUBECONFIG names another file"
             raise ClusterError(f"context {context or '(current)'}", str(error), way_out) from error
-        settings.retries = False  # type: ignore[assignment]
+        settings.retries = False
         return cls(client.ApiClient(settings), namespace)
 
     def get(self, kind: str, name: str) -> Object | None:
