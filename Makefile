@@ -13,7 +13,7 @@ ready := $(venv)/.ready
 environment := $(if $(filter local,$(CLUSTER)),$(ready)-train,$(ready)-launcher)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test test-gpu check format lock docs clean \
+.PHONY: help setup setup-dev run test test-gpu test-cluster check format lock docs clean \
         submit plan init pin status logs resume cancel runs gc fetch verify report data schema clusters
 
 help: ## list the targets
@@ -29,10 +29,13 @@ run: $(ready)-train ## run the quickstart on this machine, to a report you can o
 
 test: $(ready)-dev ## run every check and every test that needs no cluster
 	@$(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy
-	@$(bin)/python -m pytest -m "not gpu" $(ARGS)
+	@$(bin)/python -m pytest -m "not gpu and not cluster" $(ARGS)
 
 test-gpu: $(ready)-dev ## run the tests that need a CUDA GPU
 	@$(bin)/python -m pytest -m gpu $(ARGS)
+
+test-cluster: $(ready)-dev ## run the tests on the Kubernetes cluster of KUBECONFIG (docs/operations.md)
+	@$(bin)/python -m pytest tests/cluster -m cluster --timeout 1200 $(ARGS)
 
 check: $(ready)-dev ## format, lint and type checks alone
 	@$(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy
