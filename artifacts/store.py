@@ -75,13 +75,20 @@ def file_uri_path(uri: str) -> Path | None:
 
 
 def open_store(uri: str) -> Store:
-    """Open the store that `uri` names: `file:///folder` or a plain path. Raises ValueError."""
+    """Open the store that `uri` names: `file:///folder`, a plain path or `s3://bucket/prefix`. Opens no
+    connection. Raises ValueError."""
     scheme = urlsplit(uri).scheme
     path = Path(uri) if scheme == "" else file_uri_path(uri)
     if path is not None:
         from artifacts.local import LocalStore
 
         return LocalStore(path)
+    if scheme == "s3" and urlsplit(uri).netloc:
+        from artifacts.s3 import S3Store
+
+        return S3Store(urlsplit(uri).netloc, urlsplit(uri).path)
     if scheme == "file":
         raise ValueError(f"store {uri}: a file URI has three slashes and an absolute path: file:///folder")
-    raise ValueError(f"store {uri}: no store for '{scheme}://' here; use a folder (file:///…)")
+    raise ValueError(
+        f"store {uri}: no store for '{scheme}://' here; use a folder (file:///…) or s3://bucket/prefix"
+    )

@@ -215,6 +215,6 @@ def test_open_store(tmp_path: Path) -> None:
     store.write_bytes("key", b"x")
     for name in (store.uri, str(odd), store.uri.replace("file://", "file://localhost")):
         assert open_store(name).read_bytes("key") == b"x"
-    for uri in ("s3://bucket", "http://x/y", "file://host/folder", "file:folder"):
+    for uri in ("s3:///folder", "http://x/y", "file://host/folder", "file:folder"):
         with pytest.raises(ValueError, match=uri):
             open_store(uri)
