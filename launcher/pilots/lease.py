@@ -9,7 +9,7 @@ import contextlib
 import datetime
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from launcher.errors import ClusterError
 from launcher.kube import Kube, KubeError, Object
@@ -42,17 +42,20 @@ class Lease:
         self._kube, self._name, self._holder, self._labels = kube, name, holder, labels
         self._lost, self._clock, self._sleep = lost, clock, sleep
         self._over = threading.Event()
-        self._seen: tuple[str, float] = ("", 0.0)  # another holder's last renewal, and when it was first seen
+        self._seen = ("", 0.0)  # another holder's last renewal, and when it was first seen
+        self._other, self._renewed_at = "", 0.0
 
     def acquire(self, waiting: Callable[[str], None] = lambda holder: None) -> None:
         """Wait until the lease is ours. `waiting` is told once who has it."""
-        told = False
+        told = ""
         while not self._try():
-            if not told:
+            if self._other != told:
                 waiting(self._other)
-                told = True
+                told = self._other
             self._sleep(RENEW_EVERY_S)
-        threading.Thread(target=self._renew, name="lease", daemon=True).start()
+        self._renewed_at = self._clock()
+        for task in (self._renew, self._watch):
+            threading.Thread(target=task, name="lease", daemon=True).start()
 
     def release(self) -> None:
         """Give it up, so that the next pilot need not wait until it expires."""
@@ -60,7 +63,7 @@ class Lease:
         with contextlib.suppress(ClusterError):
             there = self._kube.get("Lease", self._name)
             if there is not None and there["spec"].get("holderIdentity") == self._holder:
-                self._kube.replace({**there, "spec": {**there["spec"], "holderIdentity": ""}})
+                self._kube.patch("Lease", self._name, _change(there, {"holderIdentity": ""}))
 
     def _try(self) -> bool:
         """One attempt. Expiry is judged by this process's own clock, from when a renewal was first seen: the
@@ -74,7 +77,7 @@ class Lease:
             self._other = str(spec.get("holderIdentity") or "")
             if self._other and self._other != self._holder and not self._expired(spec):
                 return False
-            self._kube.replace({**there, "spec": self._spec()})  # refused if it has changed since
+            self._kube.patch("Lease", self._name, _change(there, self._spec()))
         except KubeError as error:
             if error.status == 409:
                 return False
@@ -88,15 +91,23 @@ class Lease:
         return self._clock() - self._seen[1] > float(spec.get("leaseDurationSeconds") or DURATION_S)
 
     def _renew(self) -> None:
-        renewed_at = self._clock()
         while not self._over.wait(RENEW_EVERY_S):
-            try:
-                if not self._try():
-                    return self._lost(f"{self._other} drives now")
-                renewed_at = self._clock()
-            except ClusterError as error:
-                if self._clock() - renewed_at > RENEW_DEADLINE_S:
-                    return self._lost(str(error))
+            with contextlib.suppress(ClusterError):  # out of reach: `_watch` counts the seconds
+                if self._try():
+                    self._renewed_at = self._clock()
+                elif self._other != self._holder:
+                    self._lose(f"{self._other} drives now")
+
+    def _watch(self) -> None:
+        """In a thread of its own: a request may hang for longer than there is time."""
+        while not self._over.wait(1.0):
+            if self._clock() - self._renewed_at > RENEW_DEADLINE_S:
+                self._lose(f"it could not be renewed for {RENEW_DEADLINE_S:.0f} s")
+
+    def _lose(self, why: str) -> None:
+        if not self._over.is_set():
+            self._over.set()
+            self._lost(why)
 
     def _body(self) -> Object:
         return {
@@ -113,3 +124,8 @@ class Lease:
             "leaseDurationSeconds": int(DURATION_S),
             "renewTime": now,
         }
+
+
+def _change(there: Object, spec: Object) -> Object:
+    """A patch that the API server refuses (409) where the object has changed since it was read."""
+    return {"metadata": {"resourceVersion": there["metadata"]["resourceVersion"]}, "spec": spec}
