@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -154,16 +154,25 @@ def verify(store: Store, prefix: str) -> list[str]:
     return problems
 
 
-def local_folder(store: Store, prefix: str) -> Path:
-    """The folder with the artifact's files, in place. Raises ObjectMissingError where there is no marker."""
+def local_folder(
+    store: Store, prefix: str, *, once: bool = False, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """The folder with the artifact's files: in place where they lie on this machine, else a checked copy in
+    the node cache (`artifacts.cache`), which `once` marks as one that nobody will come back for.
+
+    `progress` is told bytes done and bytes in all while files are fetched. Raises ObjectMissingError where
+    there is no marker, and what `NodeCache.folder` raises.
+    """
     manifest = read_marker(store, prefix)
     if manifest is None:
         raise ObjectMissingError(f"{prefix}/{MARKER}")
     source, folder = file_source(store, prefix, manifest)
     path = source.local_path(folder.rstrip("/"))
-    if path is None:
-        raise ValueError(f"{prefix} does not lie on this machine")
-    return path
+    if path is not None:
+        return path
+    from artifacts.cache import NodeCache
+
+    return NodeCache.of_environment().folder(store, prefix, manifest, once=once, progress=progress)
 
 
 def hash_file(path: Path) -> tuple[int, str]:
