@@ -14,7 +14,7 @@ from typing import TextIO
 import typer
 
 from launcher.commands import data, jobs, products, runs
-from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError, of_os_error
+from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError, known_error
 from launcher.redact import RedactedStream, Redactor
 
 app = typer.Typer(
@@ -61,7 +61,7 @@ def main() -> None:
     except BrokenPipeError as error:  # a reader as `head` that has seen enough
         _end(error, "", EXIT_RUN_FAILED)
     except Exception as error:
-        known = of_os_error(error) if isinstance(error, OSError) else None
+        known = known_error(error)
         if known is not None:
             _end(error, _in_words(known), known.exit_code)
         what = f"{type(error).__name__}: {error}"
