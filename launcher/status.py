@@ -99,7 +99,7 @@ class Failure:
 
 #: The first row that matches decides. Codes and killed-by-memory first, words second, bare signals last.
 FAILURES = (
-    # Stopped on request, or by a driver that went away, after saving: nothing is lost.
+    # Stopped on request, or by a pilot that went away, after saving: nothing is lost.
     Failure(
         name="drained",
         exit_codes=(EXIT_DRAINED,),
