@@ -149,6 +149,21 @@ class Kube:
                 return ""
             raise
 
+    def websocket(self, path: str, protocol: str) -> Any:
+        """A connected `websocket.WebSocket` to a path of the API server, as port-forwarding speaks it."""
+        from kubernetes.stream.ws_client import create_websocket, get_websocket_url
+        from websocket import WebSocketBadStatusException, WebSocketException
+
+        request = self._client.param_serialize("GET", path, auth_settings=["BearerToken"])
+        headers = {name.lower(): value for name, value in request[2].items()}
+        headers["sec-websocket-protocol"] = protocol
+        try:
+            return create_websocket(self._client.configuration, get_websocket_url(request[1]), headers)
+        except WebSocketBadStatusException as error:
+            raise _refusal("GET", path, error.status_code, None, error.resp_body or b"") from error
+        except (WebSocketException, OSError) as error:
+            raise ClusterError(f"GET {path}", f"no connection ({error})", "try again") from error
+
     def version(self) -> str:
         """The server's version, as `v1.34.3`."""
         return str(self.request("GET", "/version")["gitVersion"])

@@ -57,7 +57,7 @@ def pilot(plan: Plan, run_id: str) -> int:
     name = manifest.pilot_name(run_id)
     job = kube.get("Job", name) or {}
     os.environ[USER_VARIABLE] = str(job.get("metadata", {}).get("labels", {}).get(USER_LABEL, ""))
-    lease = Lease(kube, name, _holder(), labels=manifest.labels(plan, run_id, "pilot"), lost=_leave)
+    lease = Lease(kube, name, _holder(), labels=manifest.labels(plan, run_id), lost=_leave)
     _release_on_sigterm(lease)
     lease.acquire(waiting=lambda holder: print(f"waiting: {holder} drives {run_id}", flush=True))
     try:
