@@ -151,14 +151,15 @@ class Kube:
 
     def websocket(self, path: str, protocol: str) -> Any:
         """A connected `websocket.WebSocket` to a path of the API server, as port-forwarding speaks it."""
-        from kubernetes.stream.ws_client import create_websocket, get_websocket_url
+        from kubernetes.stream import ws_client
         from websocket import WebSocketBadStatusException, WebSocketException
 
         request = self._client.param_serialize("GET", path, auth_settings=["BearerToken"])
         headers = {name.lower(): value for name, value in request[2].items()}
         headers["sec-websocket-protocol"] = protocol
         try:
-            return create_websocket(self._client.configuration, get_websocket_url(request[1]), headers)
+            url = ws_client.get_websocket_url(request[1])  # type: ignore[no-untyped-call]
+            return ws_client.create_websocket(self._client.configuration, url, headers)  # type: ignore[no-untyped-call]
         except WebSocketBadStatusException as error:
             raise _refusal("GET", path, error.status_code, None, error.resp_body or b"") from error
         except (WebSocketException, OSError) as error:

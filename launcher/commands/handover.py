@@ -51,8 +51,8 @@ def render(
 ) -> None:
     """Print what submitting the job would apply to a cluster.
 
-    YAML for `kubectl apply -f -`, which then does all that `slipway submit` does. Always the same for the same
-    job, profile and image.
+    YAML for `kubectl apply -f -`, which then does all that `slipway submit` does. Always the same for the
+    same job, profile and image.
 
     Examples:
 

@@ -36,8 +36,8 @@ def show_json(value: Any) -> None:
 
 
 def to_yaml(objects: Sequence[Any]) -> str:
-    """JSON values as a stream of YAML documents, keys in the order they are in. Scalars are written as in JSON:
-    no parser takes a text for a number or a truth value."""
+    """JSON values as a stream of YAML documents, keys in the order they are in. Scalars are written as in
+    JSON: no parser takes a text for a number or a truth value."""
     return "\n".join(f"---\n{_yaml(value)}" for value in objects)
 
 

@@ -63,7 +63,7 @@ class DashboardProxy:
         handler = type("Handler", (_Handler,), {"connect": staticmethod(connect), "token": token})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, name="dashboard", daemon=True).start()
 
     def wait(self, over: Callable[[], bool]) -> None:
@@ -100,7 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _is_ours(self) -> bool:
         """Made to the loopback by its own name, and not by a page of another site."""
-        port = self.server.server_address[1]
+        assert isinstance(self.server, ThreadingHTTPServer)
+        port = self.server.server_port
         hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
         origin = self.headers.get("Origin")
         return self.headers.get("Host") in hosts and (
@@ -134,5 +135,5 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_body(self, tunnel: Tunnel) -> None:
         with contextlib.suppress(OSError, ValueError):
-            while data := self.rfile.read1(_BLOCK_BYTES):  # type: ignore[attr-defined]
+            while data := self.rfile.read1(_BLOCK_BYTES):
                 tunnel.send(data)

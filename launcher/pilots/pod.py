@@ -87,7 +87,7 @@ def _images(store: Store, plan: Plan) -> Images:
 
 
 def _holder() -> str:
-    """The pod's name: unique while its object is there, and a container that restarts in it goes on at once."""
+    """The pod's name: no other has it while this one's object is there."""
     return os.environ.get("POD_NAME") or os.uname().nodename
 
 

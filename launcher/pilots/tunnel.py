@@ -1,8 +1,8 @@
-"""A TCP connection to a port of a pod, through the API server (`kubectl port-forward`'s way, over a websocket).
+"""A TCP connection to a port of a pod, through the API server (as `kubectl port-forward`, over a websocket).
 
-Each message's first byte says which channel it is for: 0 the connection's bytes, 1 errors; the first message of
-each holds the port's number alone. (The official client's `portforward` drops what it has received and not yet
-handed on when the far end closes.)
+Each message's first byte says which channel it is for: 0 the connection's bytes, 1 errors; the first message
+of each holds the port's number alone. (The official client's `portforward` drops what it has received and not
+yet handed on when the far end closes.)
 """
 
 from __future__ import annotations
