@@ -18,6 +18,18 @@ class ObjectMissingError(KeyError):
     """The store has no object under that key."""
 
 
+class StoreError(Exception):
+    """The store can't be used: no such bucket, refused credentials, no way to the service. `way_out`: what
+    the user can do."""
+
+    def __init__(self, what: str, why: str, way_out: str = "") -> None:
+        super().__init__(what, why, way_out)
+        self.what, self.why, self.way_out = what, why, way_out
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}" + (f"; {self.way_out}" if self.way_out else "")
+
+
 @dataclass(frozen=True)
 class ObjectInfo:
     key: str

@@ -13,9 +13,9 @@ from typing import TextIO
 
 import typer
 
+from artifacts.redact import RedactedStream, Redactor
 from launcher.commands import control, data, handover, history, jobs, products, watch
 from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError, of_os_error
-from launcher.redact import RedactedStream, Redactor
 
 app = typer.Typer(
     name="slipway",
