@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-#: Keys that need no quotes: neither numbers nor the words that YAML 1.1 takes for truth values or null.
-_PLAIN_KEY = re.compile(r"(?!(?:y|n|yes|no|on|off|true|false|null)$)[A-Za-z][A-Za-z0-9_-]*", re.I)
+#: What needs no quotes in YAML: no number or date, nor a word that YAML 1.1 takes for a truth value or null.
+_PLAIN = re.compile(r"(?!(?:y|n|yes|no|on|off|true|false|null)$)[a-z][a-z0-9_./-]*", re.I)
 #: What a YAML string must not hold as it is, though a JSON string may.
 _NOT_PRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
 
@@ -36,27 +36,29 @@ def show_json(value: Any) -> None:
 
 
 def to_yaml(objects: Sequence[Any]) -> str:
-    """JSON values as a stream of YAML documents, keys in the order they are in. Scalars are written as in
-    JSON: no parser takes a text for a number or a truth value."""
+    """JSON values as a stream of YAML documents, keys in the order they are in. Where in doubt a text is quoted
+    as in JSON: no parser takes it for a number or a truth value."""
     return "\n".join(f"---\n{_yaml(value)}" for value in objects)
 
 
 def _yaml(value: Any, indent: str = "") -> str:
     if isinstance(value, dict) and value:
-        return "\n".join(f"{indent}{_key(key)}:{_yaml_below(item, indent)}" for key, item in value.items())
+        return "\n".join(f"{indent}{_scalar(key)}:{_yaml_below(item, indent)}" for key, item in value.items())
     if isinstance(value, list) and value:
         return "\n".join(f"{indent}- {_yaml(item, indent + '  ').lstrip(' ')}" for item in value)
-    text = json.dumps(value, ensure_ascii=False)
-    return indent + _NOT_PRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return indent + _scalar(value)
 
 
 def _yaml_below(value: Any, indent: str) -> str:
     below = isinstance(value, (dict, list)) and value
-    return "\n" + _yaml(value, indent + "  ") if below else f" {_yaml(value)}"
+    return "\n" + _yaml(value, indent + "  ") if below else f" {_scalar(value)}"
 
 
-def _key(key: str) -> str:
-    return key if _PLAIN_KEY.fullmatch(key) else json.dumps(key)
+def _scalar(value: Any) -> str:
+    if isinstance(value, str) and _PLAIN.fullmatch(value):
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    return _NOT_PRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def columns(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> str:
