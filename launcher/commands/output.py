@@ -36,8 +36,8 @@ def show_json(value: Any) -> None:
 
 
 def to_yaml(objects: Sequence[Any]) -> str:
-    """JSON values as a stream of YAML documents, keys in the order they are in. Where in doubt a text is quoted
-    as in JSON: no parser takes it for a number or a truth value."""
+    """JSON values as a stream of YAML documents, keys in the order they are in. A text is quoted as in
+    JSON unless no parser can take it for a number or a truth value."""
     return "\n".join(f"---\n{_yaml(value)}" for value in objects)
 
 
