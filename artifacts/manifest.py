@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,14 +75,21 @@ class ArtifactWriter:
         files = sorted(path for path in source.rglob("*") if path.is_file())
         self.add_files({file.relative_to(source).as_posix(): file for file in files}, move=move, sent=sent)
 
-    def add_files(self, files: Mapping[str, Path], *, move: bool = False, sent: Sent | None = None) -> None:
+    def add_files(
+        self,
+        files: Mapping[str, Path],
+        *,
+        move: bool = False,
+        sent: Sent | None = None,
+        digest: Callable[[Path], tuple[int, str]] | None = None,
+    ) -> None:
         """Several at a time. What an attempt that was cut off has left in the store is not sent again; `sent`
-        is told its bytes too."""
+        is told its bytes too. `digest` knows size and SHA-256 of a file without reading it again."""
         there = {info.key: info.size_bytes for info in self.store.list(self.prefix)}
 
         def add(path: str) -> FileEntry:
             key, source = f"{self.prefix}/{path}", files[path]
-            size_bytes, sha256 = hash_file(source)
+            size_bytes, sha256 = (digest or hash_file)(source)
             if there.get(key) == size_bytes and self.store.holds(key, sha256):
                 if sent is not None:
                     sent(size_bytes)
@@ -171,16 +178,25 @@ def verify(store: Store, prefix: str) -> list[str]:
     return problems
 
 
-def local_folder(store: Store, prefix: str) -> Path:
-    """The folder with the artifact's files, in place. Raises ObjectMissingError where there is no marker."""
+def local_folder(
+    store: Store, prefix: str, *, once: bool = False, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """The folder with the artifact's files: in place where they lie on this machine, else a checked copy in
+    the node cache (`artifacts.cache`), which `once` marks as one that nobody will come back for.
+
+    `progress` is told bytes done and bytes in all while files are fetched. Raises ObjectMissingError where
+    there is no marker, and what `NodeCache.folder` raises.
+    """
     manifest = read_marker(store, prefix)
     if manifest is None:
         raise ObjectMissingError(f"{prefix}/{MARKER}")
     source, folder = file_source(store, prefix, manifest)
     path = source.local_path(folder.rstrip("/"))
-    if path is None:
-        raise ValueError(f"{prefix} does not lie on this machine")
-    return path
+    if path is not None:
+        return path
+    from artifacts.cache import NodeCache
+
+    return NodeCache.of_environment().folder(store, prefix, manifest, once=once, progress=progress)
 
 
 def hash_file(path: Path) -> tuple[int, str]:
