@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from launcher.redact import looks_secret
+from artifacts.redact import looks_secret
 from launcher.spec import grammar, job
 from launcher.spec.section import Conflict, Section
 from launcher.spec.words import kind, listed, shown

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from launcher.redact import names_secret
+from artifacts.redact import names_secret
 from launcher.spec.grammar import (
     CAPABILITY_PATTERN,
     DIGEST_REFERENCE_PATTERN,
