@@ -39,12 +39,18 @@ def pods_per_node(placement: Placement, profile: KubernetesCluster) -> int:
 
 
 def worker_pod(placement: Placement, profile: KubernetesCluster) -> WorkerPod:
-    share = placement.workers_per_pod / (profile.nodes.gpus_per_node or 1)
-    memory_bytes = int(share * to_bytes(profile.nodes.memory))
+    nodes, resources = profile.nodes, profile.resources
+    if resources.worker is not None:
+        cpus, memory_bytes = resources.worker.cpus, resources.worker.memory_bytes
+    else:
+        share = placement.workers_per_pod / (nodes.gpus_per_node or pods_per_node(placement, profile))
+        cpus = share * (nodes.cpus - resources.head.cpus - resources.pilot.cpus)
+        others = resources.head.memory_bytes + resources.pilot.memory_bytes
+        memory_bytes = int(share * (to_bytes(nodes.memory) - others))
     return WorkerPod(
-        cpus=share * profile.nodes.cpus,
-        memory_bytes=memory_bytes,
-        shared_memory_bytes=memory_bytes // 8,
-        gpus=placement.workers_per_pod if profile.nodes.gpus_per_node else 0,
-        variables=dict(profile.nodes.nccl),
+        cpus=math.floor(cpus * 10) / 10,
+        memory_bytes=memory_bytes // 2**20 * 2**20,
+        shared_memory_bytes=min(to_bytes(nodes.shared_memory), memory_bytes // 8),
+        gpus=placement.workers_per_pod if nodes.gpus_per_node else 0,
+        variables=dict(nodes.nccl),
     )
