@@ -70,8 +70,9 @@ class Journal:
     def drained(self) -> None:
         self._say(RUN, "drained")
 
-    def note(self, text: str) -> None:
-        self._say(RUN, "note", text=text)
+    def note(self, text: str, stage: StagePlan | None = None) -> None:
+        """Of a stage, or of the run. An empty one takes back the stage's last."""
+        self._say(stage.kind if stage else RUN, "note", text=text)
 
     def finished(self) -> None:
         self._say(RUN, "finished")
