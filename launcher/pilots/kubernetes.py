@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from artifacts.contract import Plan, StageKind
+from artifacts.contract import Plan, StageKind, StagePlan
+from artifacts.events import Events
 from artifacts.manifest import is_complete
 from artifacts.store import Store
 from launcher import staging
@@ -68,8 +69,13 @@ class KubernetesPilots:
         """The context, the namespace, KubeRay, what the profile names, and the bucket."""
         preflight(self._profile, self.kube, self._store)
 
-    def stage(self, plan: Plan, run_id: str) -> None:
-        staging.stage_local_inputs(plan, run_id, self._store, self._profile.work_folder, image=_make_image)
+    def stage(self, plan: Plan, run_id: str, say: Callable[[str], object]) -> None:
+        from launcher.images.build import build_images
+
+        def make_image(stage: StagePlan, events: Events) -> None:
+            build_images(stage, self._profile, self._store, say)
+
+        staging.stage_local_inputs(plan, run_id, self._store, self._profile.work_folder, image=make_image)
 
     def objects(self, plan: Plan, run_id: str, stage: str | None = None) -> list[Object]:
         images = self._images(plan)

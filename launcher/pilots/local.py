@@ -125,11 +125,8 @@ class LocalLogs:
     def lines(self, stage: StagePlan, *, rank: int | None = None, follow: bool = False) -> Iterator[str]:
         if rank is not None:
             why = "on this machine all ranks write one log"
-            raise UserError(
-                Problem(
-                    where="", what=f"--rank {rank}", why=why, way_out=f"slipway logs --stage {stage.kind}"
-                )
-            )
+            way_out = f"slipway logs --stage {stage.kind}"
+            raise UserError(Problem(where="", what=f"--rank {rank}", why=why, way_out=way_out))
         return self.backend.logs(stage, follow=follow)
 
 
