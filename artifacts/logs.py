@@ -201,7 +201,7 @@ class _Objects:
 
 
 class LogReader:
-    """`poll` returns the lines that came since the last call, one stream after the other in the order of their
+    """`poll` returns the lines that came since the last call, one stream after another in the order of their
     starts.
 
     `source`: None reads all, and lines of others than `main` then begin with `[rank-1] `. `attempt`: the n-th

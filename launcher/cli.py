@@ -13,9 +13,9 @@ from typing import TextIO
 
 import typer
 
-from launcher.commands import data, jobs, products, runs
+from artifacts.redact import RedactedStream, Redactor
+from launcher.commands import control, data, handover, history, jobs, products, watch
 from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError, known_error
-from launcher.redact import RedactedStream, Redactor
 
 app = typer.Typer(
     name="slipway",
@@ -32,19 +32,22 @@ app.command()(jobs.init)
 app.command()(jobs.pin)
 app.command()(jobs.plan)
 app.command()(jobs.submit)
-app.command()(runs.status)
-app.command()(runs.logs)
-app.command()(runs.resume)
-app.command()(runs.cancel)
-app.add_typer(runs.runs_app, name="runs")
+app.command()(handover.stage)
+app.command()(handover.render)
+app.command()(watch.status)
+app.command()(watch.logs)
+app.command()(watch.dashboard)
+app.command()(control.resume)
+app.command()(control.cancel)
+app.add_typer(history.runs_app, name="runs")
 app.command()(products.fetch)
 app.command()(products.verify)
 app.command()(products.report)
-app.command()(runs.gc)
+app.command()(history.gc)
 app.add_typer(data.app, name="data")
 app.command()(jobs.schema)
 app.command()(jobs.clusters)
-app.command(hidden=True)(runs.drive)
+app.command(hidden=True)(control.drive)
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ in the store. The stage is a child process: the end of one that crashed or was k
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import signal
 import subprocess
@@ -18,10 +17,9 @@ from pathlib import Path
 
 from artifacts.contract import Plan
 from artifacts.logs import LogWriter
+from artifacts.redact import Redactor
 from artifacts.store import open_store
-
-LAST_WORDS_S = 5.0
-_BLOCK_BYTES = 64 * 1024
+from train.tee import LAST_WORDS_S, copy
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", required=True)
     options, _ = parser.parse_known_args(argv)
     store = open_store(Plan.from_json(options.plan.read_bytes()).store)
-    with LogWriter(store, options.run, options.stage) as log:
+    with LogWriter(store, options.run, options.stage, redact=Redactor()) as log:
         code = run_logged([sys.executable, "-P", "-m", "train", *argv], log)
         if code < 0:
             words = f"The stage was ended by {signal.Signals(-code).name}.\n"
@@ -56,15 +54,6 @@ def run_logged(command: Sequence[str], log: LogWriter) -> int:
     code = child.wait()
     copying.join(LAST_WORDS_S)  # longer than the pipe takes to empty, whoever else still holds it
     return code
-
-
-def copy(source: int, target: int, log: LogWriter) -> None:
-    """What the descriptor `source` gives to both others, until its end."""
-    while data := os.read(source, _BLOCK_BYTES):
-        log.write_bytes(data)
-        with contextlib.suppress(OSError):  # nobody reads our own output any more
-            while data:
-                data = data[os.write(target, data) :]
 
 
 if __name__ == "__main__":

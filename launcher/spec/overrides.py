@@ -8,8 +8,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from artifacts.redact import looks_secret
 from launcher.errors import Problem, UserError
-from launcher.redact import looks_secret
 from launcher.spec.job import SHORT_FORMS
 from launcher.spec.words import kind, shown, shown_path
 from launcher.spec.yaml import FieldPath, parse

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from launcher.redact import looks_secret
+from artifacts.redact import looks_secret
 
 _MAX_SHOWN = 60  # characters
 

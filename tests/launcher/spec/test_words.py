@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.redact import looks_secret
+from artifacts.redact import looks_secret
 from launcher.spec.units import to_bytes
 from launcher.spec.words import HIDDEN, shown, shown_path
 

@@ -1,4 +1,4 @@
-"""`launcher.redact`: secrets by name of their variable and by form; ordinary text stays."""
+"""`artifacts.redact`: secrets by name of their variable and by form; ordinary text stays."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from launcher.redact import HIDDEN, RedactedStream, Redactor
+from artifacts.redact import HIDDEN, RedactedStream, Redactor
 
 redact = Redactor(
     {
