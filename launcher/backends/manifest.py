@@ -14,7 +14,8 @@ from launcher.backends.pod_template import CONTAINER, PLAN_FILE, WORK, Object, P
 from launcher.backends.rayjob import ray_job_spec
 from launcher.errors import Problem, UserError
 from launcher.names import short_key
-from launcher.spec.kubernetes import KubernetesCluster, Resources
+from launcher.spec.kubernetes import KubernetesCluster
+from launcher.spec.nodes import Resources
 from launcher.stages.image import Images
 
 PILOT = "pilot"
