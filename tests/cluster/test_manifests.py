@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+import uuid
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ def objects(profile: Object, namespace: str) -> list[Object]:
 
 @pytest.mark.parametrize("profile", [CPU, GPU], ids=["cpu", "gpu"])
 def test_server_takes_every_object_without_a_warning(profile: Object, namespace: str) -> None:
-    """Unknown fields are refused, and a template that the namespace's pod security would refuse is warned of."""
+    """Unknown fields are refused; templates that the namespace's pod security would refuse are warned of."""
     for body in objects(profile, namespace):
         command = ["kubectl", "create", "--dry-run=server", "--validate=strict", "-f", "-"]
         result = subprocess.run(command, input=json.dumps(body), capture_output=True, text=True, timeout=60)
@@ -133,7 +134,7 @@ def start_pilot(script: str, kube: Kube, settings: dict[str, str]) -> str:
     s3 = {"secret": S3_SECRET}
     profile = {**CPU, "namespace": kube.namespace, "pod_template": patch, "resources": resources, "s3": s3}
     plan = kubernetes_plan(profile)
-    run_id = f"bot-{abs(hash(script)) % 16**8:08x}"
+    run_id = f"bot-{uuid.uuid4().hex[:8]}"
     image = settings["SLIPWAY_TEST_BASE_IMAGE"]
     config_map, _, job = manifest.run_objects(plan, run_id, Images(pilot=image, train=image))
     kube.apply(config_map)
