@@ -14,8 +14,8 @@ from typing import TextIO
 import typer
 
 from artifacts.redact import RedactedStream, Redactor
-from launcher.commands import control, data, history, jobs, products, watch
-from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError, of_os_error
+from launcher.commands import control, data, handover, history, jobs, products, watch
+from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError, known_error
 
 app = typer.Typer(
     name="slipway",
@@ -32,6 +32,8 @@ app.command()(jobs.init)
 app.command()(jobs.pin)
 app.command()(jobs.plan)
 app.command()(jobs.submit)
+app.command()(handover.stage)
+app.command()(handover.render)
 app.command()(watch.status)
 app.command()(watch.logs)
 app.command()(watch.dashboard)
@@ -63,7 +65,7 @@ def main() -> None:
     except BrokenPipeError as error:  # a reader as `head` that has seen enough
         _end(error, "", EXIT_RUN_FAILED)
     except Exception as error:
-        known = of_os_error(error) if isinstance(error, OSError) else None
+        known = known_error(error)
         if known is not None:
             _end(error, _in_words(known), known.exit_code)
         what = f"{type(error).__name__}: {error}"

@@ -135,8 +135,7 @@ def find(store: Store, text: str | None) -> str:
 def remove(store: Store, run_id: str) -> None:
     """Forget a run; its artifacts stay until `gc`. The plan goes first: without it the run is not there."""
     store.delete(plan_key(run_id))
-    for info in list(store.list(f"{RUNS}/{run_id}")):
-        store.delete(info.key)
+    store.delete_many([info.key for info in store.list(f"{RUNS}/{run_id}")])
 
 
 def _summary(store: Store, run_id: str, alive: bool) -> RunSummary:

@@ -30,7 +30,7 @@ def run(context: StageContext) -> None:
 def _make_twin(context: StageContext, params: ModelParams) -> None:
     from train.twin import make_twin
 
-    data = local_folder(context.store, context.stage.inputs["data"])
+    data = context.input_folder("data")
     artifact = ArtifactWriter(context.store, context.stage.output)
     for name, content in make_twin(params.twin, _training_texts(data)).items():
         artifact.write_bytes(name, content)

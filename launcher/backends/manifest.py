@@ -99,7 +99,7 @@ def pilot_job(plan: Plan, run_id: str, images: Images) -> Object:
     pod = Pod(
         image=images.pilot,
         plan=plan_name(run_id),
-        command=("python", "-m", "launcher.pilots.pod", "--plan", PLAN_FILE, "--run", run_id),
+        args=("python", "-m", "launcher.pilots.pod", "--plan", PLAN_FILE, "--run", run_id),
         cpus=resources.cpus,
         memory_bytes=resources.memory_bytes,
         labels=marks,
@@ -130,9 +130,8 @@ def stage_object(plan: Plan, run_id: str, stage: StagePlan, images: Images, driv
     command = _stage_command(stage, run_id)
     if stage.kind == StageKind.TRAIN:
         spec = ray_job_spec(
-            plan,
             profile,
-            stage,
+            stage.params.world_size,
             image=images.train,
             plan_name=plan_name(run_id),
             command=command,
@@ -149,7 +148,8 @@ def stage_object(plan: Plan, run_id: str, stage: StagePlan, images: Images, driv
     metadata = found["metadata"]
     if profile.queue.kueue:
         metadata["labels"]["kueue.x-k8s.io/queue-name"] = profile.queue.kueue
-    metadata.setdefault("annotations", {})[DRIVE] = drive
+    if drive:
+        metadata.setdefault("annotations", {})[DRIVE] = drive
     return found
 
 
@@ -165,7 +165,7 @@ def _stage_job(
     pod = Pod(
         image=images.train,
         plan=plan_name(run_id),
-        command=command,
+        args=command,
         cpus=resources.cpus,
         memory_bytes=resources.memory_bytes,
         labels=marks,

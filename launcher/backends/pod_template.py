@@ -57,11 +57,11 @@ class Pod:
     memory_bytes: int  # a tmpfs at /dev/shm included
     labels: Mapping[str, str]
     service_account: str
-    command: Sequence[str] = ()  # empty: the container's is set by somebody else
+    args: Sequence[str] = ()  # after the image's own entrypoint; empty: the operator sets the command
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: bool = True  # gets the profile's secrets beside the store's
     token: bool = False  # may speak to the API server
-    devices: Mapping[str, int] = field(default_factory=dict)  # extended resources
+    devices: Mapping[str, str] = field(default_factory=dict)  # extended resources, huge pages
     shared_memory_bytes: int = 64 * 1024**2
     drain: Sequence[str] = ()  # run before the container is stopped
     grace_s: int = 30
@@ -119,9 +119,9 @@ def quantity(size_bytes: int) -> str:
 
 def _container(profile: KubernetesCluster, pod: Pod) -> Object:
     amounts = {
-        "cpu": f"{math.floor(pod.cpus * 1000)}m",
+        "cpu": f"{round(pod.cpus * 1000)}m",
         "memory": quantity(pod.memory_bytes),
-        **{name: str(count) for name, count in pod.devices.items()},
+        **pod.devices,
     }
     container: Object = {
         "name": CONTAINER,
@@ -139,8 +139,8 @@ def _container(profile: KubernetesCluster, pod: Pod) -> Object:
             {"name": "shared-memory", "mountPath": "/dev/shm"},
         ],
     }
-    if pod.command:
-        container["command"] = list(pod.command)
+    if pod.args:
+        container["args"] = list(pod.args)
     if pod.drain:
         container["lifecycle"] = {"preStop": {"exec": {"command": list(pod.drain)}}}
     return container

@@ -1,7 +1,7 @@
-"""The Ray cluster of a training: a RayJob in HTTP mode, its head and one group of workers. Pure.
+"""The Ray cluster of a training: a RayJob in HTTP mode, with a head and one group of workers. Pure functions.
 
-In HTTP mode the operator itself submits the entrypoint to the head and asks for its state: no submitter pod
-whose end could be taken for the training's.
+In HTTP mode the operator itself gives the entrypoint to the head and asks for its state: there is no
+submitter pod whose end could be taken for the training's. The head runs the driver and no worker.
 """
 
 from __future__ import annotations
@@ -11,63 +11,58 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from artifacts.contract import Plan, StagePlan
-from launcher.backends.pod_template import Object, Pod, pod_template
-from launcher.planning.placement import Placement, place
-from launcher.spec.kubernetes import KubernetesCluster, Resources
-from launcher.spec.units import to_bytes
+from launcher.backends.pod_template import WORK, Object, Pod, pod_template
+from launcher.planning.placement import Placement, WorkerPod, place, pods_per_node, worker_pod
+from launcher.spec.kubernetes import KubernetesCluster
 from launcher.stages.code import ROOT, TRAIN_LOCK, locked_versions
 
-#: Ray of the image: the locked one.
+#: Of the images: they are built from the lock that lies beside this code.
 RAY_VERSION = locked_versions(ROOT / TRAIN_LOCK).get("ray", "")
 
-#: Touches /work/stop and waits until the ranks of the pod have saved and ended.
-DRAIN = ("python", "-m", "train.drain")
-#: From the end of the grace period to the end of the pod.
+#: From the end of the grace period to the end of the pod: Ray itself stops, the last log lines leave.
 GRACE_MARGIN_S = 30
-#: How long an ended training keeps its cluster, and so its GPUs: its logs are in the store by then.
+#: How long an ended training keeps its cluster, and so its GPUs. Logs are in the store by then.
 _CLUSTER_TTL_S = 10
-#: Nothing large travels through Ray's object store; its default is 30 % of the pod's memory.
+#: Nothing large travels through Ray's object store. Its default is 30 % of the pod's memory, in /dev/shm.
 _OBJECT_STORE_BYTES = 256 * 1024**2
+_HEAD_SHARED_MEMORY_BYTES = 512 * 1024**2
 
 
 def ray_job_spec(
-    plan: Plan,
     profile: KubernetesCluster,
-    stage: StagePlan,
+    world_size: int,
     *,
     image: str,
     plan_name: str,
     command: Sequence[str],
     labels: Mapping[str, str],
 ) -> Object:
-    """The `spec` of the RayJob that trains."""
-    placement = place(stage.params.world_size, profile)
+    """The `spec` of the RayJob that trains `world_size` ranks, `command` being its driver. `labels` are those
+    of its pods."""
+    grace_s = profile.limits.grace_s
     common: dict[str, Any] = {
         "image": image,
         "plan": plan_name,
         "service_account": profile.service_account,
-        "drain": DRAIN,
-        "grace_s": profile.limits.grace_s + GRACE_MARGIN_S,
+        "drain": ("python", "-m", "train.drain", "--work", WORK, "--wait", str(grace_s)),
+        "grace_s": grace_s + GRACE_MARGIN_S,
     }
-    head = _head(profile, labels, common)
-    worker = _worker(profile, placement, labels, common)
     spec: Object = {
         "submissionMode": "HTTPMode",
         "entrypoint": shlex.join(command),
-        "backoffLimit": 0,
-        "activeDeadlineSeconds": profile.limits.train_s + profile.limits.pending_s,
+        "backoffLimit": 0,  # the pilot decides on retries
+        "activeDeadlineSeconds": profile.limits.pending_s + profile.limits.train_s,
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": _CLUSTER_TTL_S,
         "rayClusterSpec": {
             "rayVersion": RAY_VERSION,
             "authOptions": {"mode": "token"},
-            "headGroupSpec": head,
-            "workerGroupSpecs": [worker],
+            "headGroupSpec": _head(profile, labels, common),
+            "workerGroupSpecs": [_workers(profile, place(world_size, profile), labels, common)],
         },
     }
     if profile.queue.kueue:
-        spec["suspend"] = True  # Kueue admits it
+        spec["suspend"] = True  # until Kueue admits it
     return spec
 
 
@@ -76,7 +71,7 @@ def _head(profile: KubernetesCluster, labels: Mapping[str, str], common: Mapping
     pod = Pod(
         cpus=resources.cpus,
         memory_bytes=resources.memory_bytes,
-        shared_memory_bytes=min(2 * _OBJECT_STORE_BYTES, resources.memory_bytes // 2),
+        shared_memory_bytes=min(_HEAD_SHARED_MEMORY_BYTES, resources.memory_bytes // 4),
         labels={**labels, "slipway/role": "head"},
         environment={"RAY_USAGE_STATS_ENABLED": "0"},
         spec=_priority(profile),
@@ -85,77 +80,77 @@ def _head(profile: KubernetesCluster, labels: Mapping[str, str], common: Mapping
     return {
         "rayStartParams": {
             "dashboard-host": "0.0.0.0",
-            "num-cpus": "0",  # workers stay off the head
+            "num-cpus": "0",  # no worker runs on the head
             "object-store-memory": str(_OBJECT_STORE_BYTES),
         },
         "template": pod_template(profile, pod),
     }
 
 
-def _worker(
+def _workers(
     profile: KubernetesCluster, placement: Placement, labels: Mapping[str, str], common: Mapping[str, Any]
 ) -> Object:
-    resources = worker_resources(profile, placement)
-    gpus = placement.workers_per_pod if profile.nodes.gpu else 0
+    each = worker_pod(placement, profile)
     labels = {**labels, "slipway/role": "worker"}
     pod = Pod(
-        cpus=resources.cpus,
-        memory_bytes=resources.memory_bytes,
-        shared_memory_bytes=min(to_bytes(profile.nodes.shared_memory), resources.memory_bytes // 2),
+        cpus=each.cpus,
+        memory_bytes=each.memory_bytes,
+        shared_memory_bytes=each.shared_memory_bytes,
+        devices=_devices(each),
         labels=labels,
         environment={
             "RAY_USAGE_STATS_ENABLED": "0",
-            "OMP_NUM_THREADS": str(max(1, math.floor(resources.cpus / placement.workers_per_pod))),
-            **profile.nodes.nccl,
+            "OMP_NUM_THREADS": str(max(1, math.floor(each.cpus / placement.workers_per_pod))),
+            **each.variables,
         },
-        devices={"nvidia.com/gpu": gpus} if gpus else {},
-        spec={**_priority(profile), **_nodes(profile, labels)},
+        spec={**_priority(profile), **_nodes(profile, placement, labels)},
         **common,
     )
-    ray_cpus = max(placement.workers_per_pod, math.floor(resources.cpus))
     return {
         "groupName": "workers",
         "replicas": placement.pods,
         "minReplicas": placement.pods,
         "maxReplicas": placement.pods,
         "rayStartParams": {
-            "num-cpus": str(ray_cpus),
-            "num-gpus": str(gpus),
+            # Ray's unit of scheduling: each worker asks for one CPU, whatever it may use.
+            "num-cpus": str(max(placement.workers_per_pod, math.floor(each.cpus))),
+            "num-gpus": str(each.gpus),
             "object-store-memory": str(_OBJECT_STORE_BYTES),
         },
         "template": pod_template(profile, pod),
     }
 
 
-def worker_resources(profile: KubernetesCluster, placement: Placement) -> Resources:
-    """What one worker pod asks for: as the profile says, else its share of a node's GPUs in the rest of the
-    node; without GPUs a whole node."""
-    if profile.resources.worker is not None:
-        return profile.resources.worker
-    share = placement.workers_per_pod / profile.nodes.gpus_per_node if profile.nodes.gpu else 1.0
-    memory_bytes = int(to_bytes(profile.nodes.memory) * share)
-    return Resources(cpus=profile.nodes.cpus * share, memory=str(memory_bytes))
+def _devices(each: WorkerPod) -> dict[str, str]:
+    gpus = {"nvidia.com/gpu": str(each.gpus)} if each.gpus else {}
+    return {**gpus, **each.devices}
 
 
 def _priority(profile: KubernetesCluster) -> Object:
     return {"priorityClassName": profile.queue.priority_class} if profile.queue.priority_class else {}
 
 
-def _nodes(profile: KubernetesCluster, labels: Mapping[str, str]) -> Object:
-    """Which nodes workers go to, and how they spread."""
-    selected = {name: labels[name] for name in ("slipway/key", "slipway/role")}
-    spec: Object = {
-        "topologySpreadConstraints": [
+def _nodes(profile: KubernetesCluster, placement: Placement, labels: Mapping[str, str]) -> Object:
+    """Which nodes the workers go to."""
+    nodes = profile.nodes
+    workers = {"matchLabels": {name: labels[name] for name in ("slipway/key", "slipway/role")}}
+    spec: Object = {}
+    if not nodes.gpu:
+        # A preference: a cluster with one node left still trains.
+        spec["topologySpreadConstraints"] = [
             {
                 "maxSkew": 1,
-                "topologyKey": profile.nodes.topology_key,
+                "topologyKey": nodes.topology_key,
                 "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": selected},
+                "labelSelector": workers,
             }
         ]
-    }
-    if profile.nodes.selector:
-        spec["nodeSelector"] = dict(profile.nodes.selector)
-    if profile.nodes.tolerations:
-        spec["tolerations"] = list(profile.nodes.tolerations)
+    elif pods_per_node(placement, profile) > 1:  # else a node's GPUs hold one
+        near = {"topologyKey": "kubernetes.io/hostname", "labelSelector": workers}
+        preferred = [{"weight": 100, "podAffinityTerm": near}]
+        spec["affinity"] = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+    if nodes.selector:
+        spec["nodeSelector"] = dict(nodes.selector)
+    if nodes.tolerations:
+        spec["tolerations"] = [dict(toleration) for toleration in nodes.tolerations]
     return spec

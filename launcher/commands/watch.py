@@ -73,8 +73,8 @@ def logs(
 ) -> None:
     """Print what a stage of a run wrote.
 
-    The newest attempt of the stage; left out, of the one that runs, failed or came last. On a cluster logs are
-    kept in the store: they are there after the processes that wrote them are gone.
+    The newest attempt of the stage; left out, of the one that runs, failed or came last. On a cluster logs
+    are kept in the store: they are there after the processes that wrote them are gone.
 
     Examples:
 

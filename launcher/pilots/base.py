@@ -35,8 +35,10 @@ class Pilots(Protocol):
     Where there is a cluster, every method raises ClusterError where it can't be reached or refuses.
     """
 
-    #: Between two looks at a run that goes on.
-    poll_s: float
+    @property
+    def poll_s(self) -> float:
+        """Seconds between two looks at a run that goes on."""
+        ...
 
     def require_ready(self) -> None:
         """Raises UserError or ClusterError where a run could not be started here. Makes nothing."""

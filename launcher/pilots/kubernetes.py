@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from artifacts.contract import Plan, StageKind, StagePlan
+from artifacts.contract import Plan, StageKind
 from artifacts.manifest import is_complete
 from artifacts.store import Store
 from launcher import staging
 from launcher.backends import manifest
 from launcher.backends.pods import pod_facts
+from launcher.doctor import preflight
 from launcher.errors import ClusterError, Problem, UserError
 from launcher.kube import Kube, KubeError, Object, condition
 from launcher.pilots.base import Dashboard, Row
@@ -31,8 +32,9 @@ USER_LABEL = "slipway/user"
 _RUN_LABEL, _STAGE_LABEL = "slipway/run", "slipway/stage"
 _PILOT = "pilot"
 
-#: What may be left of a run, in the order in which it is removed: whoever makes things goes first.
-_KINDS = ("Job", "RayJob", "ConfigMap", "NetworkPolicy", "Lease")
+#: What may be left of a run, in the order in which it is removed: whoever makes things goes first. The pilot's
+#: Lease goes with its Job.
+_KINDS = ("Job", "RayJob", "ConfigMap", "NetworkPolicy")
 
 _LAST_WORDS_LINES = 20
 _CREATE_ATTEMPTS, _CREATE_PAUSE_S = 40, 0.5  # an ended Job of the name has to go first, with its pods
@@ -63,10 +65,8 @@ class KubernetesPilots:
     # Starting -----------------------------------------------------------------------------------------------
 
     def require_ready(self) -> None:
-        """The context, the namespace, KubeRay, the Secrets and the bucket."""
-        from launcher.pilots.readiness import require_ready
-
-        require_ready(self._profile, self.kube, self._store)
+        """The context, the namespace, KubeRay, what the profile names, and the bucket."""
+        preflight(self._profile, self.kube, self._store)
 
     def stage(self, plan: Plan, run_id: str) -> None:
         staging.stage(plan, run_id, self._store)
@@ -176,7 +176,10 @@ class KubernetesPilots:
         return images
 
     def _not_staged(self, what: str) -> UserError:
-        why, way_out = "not in the cluster's reach yet", f"`slipway stage JOB --cluster {self._cluster}` first"
+        why, way_out = (
+            "not in the cluster's reach yet",
+            f"`slipway stage JOB --cluster {self._cluster}` first",
+        )
         return UserError(Problem(where="", what=what, why=why, way_out=way_out))
 
 

@@ -168,8 +168,10 @@ def _apply_stage(stage: StageRow, row: Mapping[str, Any]) -> None:
 def _apply_progress(stage: StageRow, row: Mapping[str, Any], time_s: float) -> None:
     if stage.state != "complete":
         stage.state = "running"
-    stage.done, stage.total, stage.unit = row["done"], row.get("total"), row.get("unit", "")
-    if stage.progress_since_s is None:
+    unit = row.get("unit", "")
+    fresh = stage.progress_since_s is None or unit != stage.unit  # inputs are fetched before work begins
+    stage.done, stage.total, stage.unit = row["done"], row.get("total"), unit
+    if fresh:
         stage.progress_since_s, stage.progress_from = time_s, stage.done
     stage.progress_at_s = time_s
     stage.loss = row.get("loss", stage.loss)

@@ -1,7 +1,7 @@
 """What the pilot itself says in a run's events: the run's own rows (stage `run`) and some of each stage's.
 
-Rows of stage `run`: `started` (pid, host, user: who asked for it, skipped: kinds of stages that were complete already), then one of
-`finished`, `drained`, `failed` (failed_stage, cause, advice, evidence, user_error).
+Rows of stage `run`: `started` (pid, host, user: who asked for it, skipped: kinds of stages that were complete
+already), then one of `finished`, `drained`, `failed` (failed_stage, cause, advice, evidence, user_error).
 """
 
 from __future__ import annotations
@@ -70,8 +70,9 @@ class Journal:
     def drained(self) -> None:
         self._say(RUN, "drained")
 
-    def note(self, text: str) -> None:
-        self._say(RUN, "note", text=text)
+    def note(self, text: str, stage: StagePlan | None = None) -> None:
+        """Of a stage, or of the run. An empty one takes back the stage's last."""
+        self._say(stage.kind if stage else RUN, "note", text=text)
 
     def finished(self) -> None:
         self._say(RUN, "finished")

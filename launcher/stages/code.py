@@ -46,10 +46,13 @@ _NAME = re.compile(r"(?:train|artifacts)(?:\.[a-z_][a-z0-9_]*)+")
 _PACKAGES = ("artifacts", "launcher.stages", "train")
 #: How stages are started and reach their files, and what they say meanwhile: no part of what they make.
 _PLUMBING = {
+    "artifacts.cache",
     "artifacts.contract",
+    "artifacts.download",
     "artifacts.events",
     "artifacts.local",
     "artifacts.manifest",
+    "artifacts.s3",
     "artifacts.segments",
     "artifacts.store",
     "train.attempts",

@@ -23,6 +23,7 @@ from train.attempts import claim_attempt, read_endings, write_ending
 from train.checkpoint import Checkpoints, broadcast, newest
 from train.engines.base import Ending, GiveUp, RankJob, decide, ending_of, fruitless_restarts
 from train.loop import TrainTask, train_rank
+from train.stage import fetch_progress
 
 STOP_CHECK_S = 1.0
 
@@ -128,11 +129,11 @@ class Rank:
             group=self.group,
             events=events,
         )
-        looks = self.number == 0
+        looks, fetched = self.number == 0, fetch_progress(events)
         return TrainTask(
             params=stage.params,
-            model=local_folder(self.store, stage.inputs["model"]),
-            prepared=local_folder(self.store, stage.inputs["prepare"]),
+            model=local_folder(self.store, stage.inputs["model"], progress=fetched),
+            prepared=local_folder(self.store, stage.inputs["prepare"], progress=fetched),
             store=self.store,
             prefix=self.prefix,
             run_id=self.job.run_id,
