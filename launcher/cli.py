@@ -14,7 +14,7 @@ from typing import TextIO
 import typer
 
 from artifacts.redact import RedactedStream, Redactor
-from launcher.commands import control, data, handover, history, jobs, products, watch
+from launcher.commands import control, data, handover, history, images, jobs, products, watch
 from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError, known_error
 
 app = typer.Typer(

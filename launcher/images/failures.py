@@ -51,14 +51,14 @@ _REASONS: tuple[tuple[str, Reason], ...] = (
         ),
     ),
     (
-        r"manifest unknown|name unknown|repository does not exist|reading manifest .*not found|"
-        r"failed to resolve source metadata.*not found|: not found|no such image",
-        Reason("the base image is not there", "check image.base; `{builder} pull` tries it"),
-    ),
-    (
         r"(?:initializing source|failed to resolve source metadata|pull access denied).*"
         r"(?:denied|unauthorized|authentication|authorization|40[13])",
         Reason("the registry does not give out the base image", "`{builder} login` there, or image.base"),
+    ),
+    (
+        r"manifest unknown|name unknown|repository does not exist|reading manifest .*not found|"
+        r"failed to resolve source metadata.*not found|: not found|no such image",
+        Reason("the base image is not there", "check image.base; `{builder} pull` tries it"),
     ),
     (
         r"denied|unauthorized|authentication required|authorization failed|insufficient_scope|"
