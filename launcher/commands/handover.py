@@ -27,11 +27,12 @@ def stage(
     Example: slipway stage support-bot.yaml --cluster prod
     """
     from launcher import record
+    from launcher.commands.follow import stage_shown
 
     made, place = make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
     place.require_ready()
     record.create(place.store, made, made.run_id)
-    place.pilots.stage(made, made.run_id)
+    stage_shown(place, made, made.run_id)
     if as_json:
         return show_json({"run": made.run_id, "state": "staged"})
     remark(f"{made.run_id} is staged on {place.cluster}")

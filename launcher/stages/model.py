@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from artifacts.contract import ModelParams, StageKind, StagePlan, TwinParams
-from artifacts.manifest import Manifest, read_marker, write_marker
+from artifacts.manifest import Manifest, manifest_at, read_marker, write_marker
 from artifacts.store import Store, file_uri_path, open_store
 from launcher import dimensions
 from launcher.digests import Digests
@@ -92,7 +92,7 @@ def commit_in_place(
     if is_remote(store) and on_this_machine(params):
         return None
     if params.source == "store":
-        manifest = artifact_manifest(params.location or "")
+        manifest = manifest_at(params.location or "")
         if manifest is None or manifest.content_digest != params.sha256:
             raise changed(params, "the artifact is missing or not the pinned one", "slipway pin JOB")
         if is_remote(store) and file_uri_path(manifest.location or "") is not None:
@@ -230,8 +230,13 @@ def _store(job: Loaded[Job]) -> Source:
     if "://" not in location:
         location = Path(location).as_uri()
     where, what = job.where("model.store"), f"model.store: {model.store}"
+    params = ModelParams(
+        source="store", location=location, sha256=model.sha256, trust_remote_code=model.trust_remote_code
+    )
     try:
-        manifest = artifact_manifest(location)
+        if is_remote(open_store(location)):
+            return Source(params)  # pinned, and looked at when the stage runs: a plan needs no network
+        manifest = manifest_at(location)
     except ValueError as error:
         return Source(problems=[Problem(where=where, what=what, why=str(error))])
     if manifest is None:
@@ -242,18 +247,8 @@ def _store(job: Loaded[Job]) -> Source:
         why = f"its digest is {digest[:12]}…, model.sha256 says {(model.sha256 or '')[:12]}…"
         way_out = f"slipway pin {job.path}, if the artifact there is the one you mean"
         return Source(problems=[Problem(where=where, what=what, why=why, way_out=way_out)])
-    params = ModelParams(
-        source="store", location=location, sha256=model.sha256, trust_remote_code=model.trust_remote_code
-    )
     folder = file_uri_path(manifest.location or "")
     return Source(params, _dimensions(folder) if folder else None)
-
-
-def artifact_manifest(location: str) -> Manifest | None:
-    """The manifest of the artifact at the URI `location`, with the folder that holds its files."""
-    parent, _, name = location.rstrip("/").rpartition("/")
-    manifest = read_marker(open_store(parent), name)
-    return manifest and dataclasses.replace(manifest, location=manifest.location or location.rstrip("/"))
 
 
 def _dimensions(folder: Path) -> Dimensions | None:
