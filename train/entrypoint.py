@@ -9,7 +9,6 @@ from collections.abc import Callable
 from importlib import import_module
 
 from artifacts.manifest import is_complete, read_marker, verify
-from train.attempts import latest_attempt
 from train.engines.base import RankJob
 from train.stage import Drained, StageContext, StageError
 
@@ -23,7 +22,6 @@ def run(context: StageContext) -> None:
         plan_json=context.plan.to_json(),
         run_id=context.run_id,
         work=str(context.work.absolute()),
-        first_attempt=latest_attempt(context.store, f"train/{context.stage.key}") + 1,
     )
     start: Callable[[RankJob, StageContext], str] = import_module(ENGINES[context.plan.engine]).run
     if start(job, context) == "drained":
@@ -35,13 +33,14 @@ def run(context: StageContext) -> None:
 
 
 def verify_inputs(context: StageContext) -> None:
-    """Every byte of what the training reads, but for a base model used in place: its files were checked when
-    its marker was made. Raises StageError."""
+    """Every byte of what the training reads in place, but for a base model: its files were checked when its
+    marker was made. What lies elsewhere is checked as ranks copy it. Raises StageError."""
     for name, prefix in sorted(context.stage.inputs.items()):
         marker = read_marker(context.store, prefix)
         if marker is None:
             raise StageError(f"input {name} ({prefix}) is not there", f"run the stage {name} again")
-        problems = verify(context.store, prefix) if marker.location is None else []
+        in_place = marker.location is None and context.store.local_path(prefix) is not None
+        problems = verify(context.store, prefix) if in_place else []
         if problems:
             raise StageError(
                 f"input {name} ({prefix}) is damaged: {problems[0]}", f"remove {prefix} from the store"
