@@ -28,9 +28,9 @@ class RankJob:
 class Ending:
     """How one rank of one attempt ended, as it told the store itself; a killed rank tells nothing.
 
-    `drained`: with a `cause` where it was this rank's machine that was asked to stop, and not the run; no rank
-    is to start there again. `failed`: an exception of the training. `disconnected`: another rank was gone. `refused`: an exception
-    that a restart would only repeat.
+    `drained`: with a `cause` where its machine was asked to stop, and not the run; no rank is to start there
+    again. `failed`: an exception of the training. `disconnected`: another rank was gone. `refused`: an
+    exception that a restart would only repeat.
     """
 
     rank: int

@@ -161,8 +161,8 @@ class Rank:
 
 
 class StopWatch:
-    """Whether this rank knows of a request to stop: its own machine's, or one of the objects `requests` in the
-    store, for which a thread looks, as no step should wait for the answers. Once asked, always asked."""
+    """Whether this rank knows of a request to stop: its own machine's, or one of the objects `requests` in
+    the store, for which a thread looks, as no step should wait for the answers. Once asked, always asked."""
 
     def __init__(self, store: Store, requests: Sequence[str], stop_asked: Callable[[], bool]) -> None:
         self._store, self._requests, self._stop_asked = store, requests, stop_asked

@@ -1,6 +1,6 @@
 """Engine `ray`: Ray Train's TorchTrainer, on a Ray cluster (RAY_ADDRESS) or on one started on this machine.
 
-Checkpoints are ours alone (`train.checkpoint`): `ray.train.report` carries a heartbeat, no checkpoint, so that
+Checkpoints are ours alone (`train.checkpoint`): `ray.train.report` carries a heartbeat, no checkpoint, so
 Ray's storage path may be a folder of this machine. Each start of the group is a `fit` of its own
 (`supervise`): Ray's restarts know nothing of what the ranks said, nor of requests to stop while machines are
 missing.

@@ -21,8 +21,8 @@ def supervise(
 ) -> str:
     """Run the ranks to their end: "done" or "drained". Raises StageError when it is no use to go on.
 
-    `launch` runs one attempt: None when every rank ended well, else which one was seen to be killed, in words,
-    or "". `stopping`: whether the whole group is asked to stop, and not one of its machines.
+    `launch` runs one attempt: None when every rank ended well, else which one was seen to be killed, in
+    words, or "". `stopping`: whether the whole group is asked to stop, and not one of its machines.
     """
     store, prefix = context.store, f"train/{context.stage.key}"
     first_attempt = attempt = claim_attempt(store, prefix)
