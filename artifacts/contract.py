@@ -243,6 +243,12 @@ class StagePlan:
     params: Any  # the kind's dataclass in PARAMS
 
 
+def original_prefix(stage: StagePlan) -> str:
+    """Where a rehearsal finds config, tokenizer and code of the model that its twin is made after, unless it
+    reaches that model itself; an artifact of its own."""
+    return f"{stage.output}/original"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Derived:
     """A value that the job left out, and what it was derived from."""

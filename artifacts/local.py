@@ -7,11 +7,11 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from artifacts.store import ObjectInfo, ObjectMissingError
+from artifacts.store import ObjectInfo, ObjectMissingError, Sent, UnfinishedWrite, key_parts
 
 _TEMPORARY = ".tmp-"  # names starting so are never listed: unfinished writes of a killed process
 _MAKE_FOLDER_TRIES = 100
@@ -26,6 +26,10 @@ class LocalStore:
     @property
     def uri(self) -> str:
         return self.root.as_uri()
+
+    @property
+    def concurrency(self) -> int:
+        return min(4, os.cpu_count() or 1)  # hashing takes the cores, a disk gains little from more
 
     def read_bytes(self, key: str) -> bytes:
         with self.open_read(key) as stream:
@@ -63,7 +67,9 @@ class LocalStore:
             _fsync_folder(path.parent)
         return True
 
-    def put_file(self, key: str, source: Path, *, move: bool = False) -> None:
+    def put_file(
+        self, key: str, source: Path, *, move: bool = False, sha256: str = "", sent: Sent | None = None
+    ) -> None:
         with self._replacing(key) as temporary:
             if move and source.stat().st_dev == temporary.parent.stat().st_dev:
                 source.rename(temporary)
@@ -71,6 +77,12 @@ class LocalStore:
                 shutil.copyfile(source, temporary)
             with temporary.open("rb+") as stream:
                 _fsync(stream)
+                size_bytes = os.fstat(stream.fileno()).st_size
+        if sent is not None:
+            sent(size_bytes)
+
+    def holds(self, key: str, sha256: str) -> bool:
+        return False
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         return self._list(self.local_path(prefix), f"{prefix}/" if prefix else "")
@@ -107,22 +119,30 @@ class LocalStore:
             except OSError:
                 break
 
-    def unfinished(self, older_than_s: float) -> Iterator[Path]:
-        """Temporary files of writes that a kill cut off: no key names them, nothing lists them."""
+    def delete_many(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.delete(key)
+
+    def unfinished(self, older_than_s: float) -> Iterator[UnfinishedWrite]:
         before = time.time() - older_than_s
         for folder, _, names in os.walk(self.root):
             for name in names:
                 path = Path(folder, name)
                 with contextlib.suppress(FileNotFoundError):  # just finished
-                    if name.startswith(_TEMPORARY) and path.stat().st_mtime < before:
-                        yield path
+                    status = path.stat()
+                    if name.startswith(_TEMPORARY) and status.st_mtime < before:
+                        where = path.relative_to(self.root).as_posix()
+                        yield UnfinishedWrite(name=where, size_bytes=status.st_size, token="")
+
+    def discard(self, write: UnfinishedWrite) -> None:
+        (self.root / write.name).unlink(missing_ok=True)
 
     def local_path(self, key: str) -> Path:
         return self._path(key) if key else self.root
 
     def _path(self, key: str) -> Path:
-        parts = key.split("/")
-        if any(part in ("", ".", "..") or part.startswith(_TEMPORARY) for part in parts) or "\0" in key:
+        parts = key_parts(key)
+        if any(part.startswith(_TEMPORARY) for part in parts):
             raise ValueError(f"not a store key: {key!r}")
         return self.root.joinpath(*parts)
 

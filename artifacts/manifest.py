@@ -4,16 +4,18 @@ SHA-256). The marker is written last, atomically: no marker, no artifact."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from artifacts.contract import canonical_json, decode
-from artifacts.store import ObjectMissingError, Store, open_store
+from artifacts.store import ObjectMissingError, Sent, Store, open_store
 
 MARKER = "COMPLETE.json"
 _BLOCK_BYTES = 4 * 1024 * 1024
@@ -67,14 +69,44 @@ class ArtifactWriter:
         self.store.write_bytes(f"{self.prefix}/{path}", data)
         self.entries[path] = FileEntry(path, len(data), hashlib.sha256(data).hexdigest())
 
-    def add_file(self, path: str, source: Path, *, move: bool = False) -> None:
-        size_bytes, sha256 = hash_file(source)
-        self.store.put_file(f"{self.prefix}/{path}", source, move=move)
-        self.entries[path] = FileEntry(path, size_bytes, sha256)
+    def add_file(self, path: str, source: Path, *, move: bool = False, sent: Sent | None = None) -> None:
+        self.add_files({path: source}, move=move, sent=sent)
 
-    def add_folder(self, source: Path, *, move: bool = False) -> None:
-        for file in sorted(path for path in source.rglob("*") if path.is_file()):
-            self.add_file(file.relative_to(source).as_posix(), file, move=move)
+    def add_folder(self, source: Path, *, move: bool = False, sent: Sent | None = None) -> None:
+        files = sorted(path for path in source.rglob("*") if path.is_file())
+        self.add_files({file.relative_to(source).as_posix(): file for file in files}, move=move, sent=sent)
+
+    def add_files(
+        self,
+        files: Mapping[str, Path],
+        *,
+        move: bool = False,
+        sent: Sent | None = None,
+        digest: Callable[[Path], tuple[int, str]] | None = None,
+    ) -> None:
+        """Several at a time. What an attempt that was cut off has left in the store is not sent again; `sent`
+        is told its bytes too. `digest` knows size and SHA-256 of a file without reading it again."""
+        there = {info.key: info.size_bytes for info in self.store.list(self.prefix)}
+
+        def add(path: str) -> FileEntry:
+            key, source = f"{self.prefix}/{path}", files[path]
+            size_bytes, sha256 = (digest or hash_file)(source)
+            if there.get(key) == size_bytes and self.store.holds(key, sha256):
+                if sent is not None:
+                    sent(size_bytes)
+            else:
+                self.store.put_file(key, source, move=move, sha256=sha256, sent=sent)
+            return FileEntry(path, size_bytes, sha256)
+
+        with ThreadPoolExecutor(min(len(files), self.store.concurrency) or 1) as pool:
+            self.entries |= {entry.path: entry for entry in pool.map(add, files)}
+
+    def adopt(self, entry: FileEntry) -> bool:
+        """Take a file into the artifact that an earlier attempt has put, if the store is known to hold it."""
+        there = self.store.holds(f"{self.prefix}/{entry.path}", entry.sha256)
+        if there:
+            self.entries[entry.path] = entry
+        return there
 
     def commit(self, **facts: Any) -> Manifest:
         manifest = Manifest(files=sorted(self.entries.values()), facts=facts)
@@ -126,6 +158,14 @@ def _marker_bytes(manifest: Manifest) -> bytes:
     return canonical_json(fields | {"sha256": hashlib.sha256(canonical_json(fields)).hexdigest()})
 
 
+def manifest_at(uri: str) -> Manifest | None:
+    """The manifest of the artifact at the address `uri`, with the folder that holds its files; None where
+    there is no complete one. Raises ValueError for an address of no store."""
+    parent, _, name = uri.rstrip("/").rpartition("/")
+    manifest = read_marker(open_store(parent), name)
+    return manifest and dataclasses.replace(manifest, location=manifest.location or uri.rstrip("/"))
+
+
 def is_complete(store: Store, prefix: str) -> bool:
     return read_marker(store, prefix) is not None
 
@@ -154,16 +194,37 @@ def verify(store: Store, prefix: str) -> list[str]:
     return problems
 
 
-def local_folder(store: Store, prefix: str) -> Path:
-    """The folder with the artifact's files, in place. Raises ObjectMissingError where there is no marker."""
+def local_folder(
+    store: Store, prefix: str, *, once: bool = False, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """The folder with the artifact's files: in place where they lie on this machine, else a checked copy in
+    the node cache (`artifacts.cache`), which `once` marks as one that nobody will come back for.
+
+    `progress` is told bytes done and bytes in all while files are fetched. Raises ObjectMissingError where
+    there is no marker, and what `NodeCache.folder` raises.
+    """
     manifest = read_marker(store, prefix)
     if manifest is None:
         raise ObjectMissingError(f"{prefix}/{MARKER}")
+    return files_folder(store, prefix, manifest, once=once, progress=progress)
+
+
+def files_folder(
+    store: Store,
+    prefix: str,
+    manifest: Manifest,
+    *,
+    once: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """As `local_folder` for a manifest at hand, which may list but some of the artifact's files."""
     source, folder = file_source(store, prefix, manifest)
     path = source.local_path(folder.rstrip("/"))
-    if path is None:
-        raise ValueError(f"{prefix} does not lie on this machine")
-    return path
+    if path is not None:
+        return path
+    from artifacts.cache import NodeCache
+
+    return NodeCache.of_environment().folder(store, prefix, manifest, once=once, progress=progress)
 
 
 def hash_file(path: Path) -> tuple[int, str]:

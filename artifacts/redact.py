@@ -42,6 +42,11 @@ _HEADERS = tuple(
 )
 
 
+def names_secret(name: str) -> bool:
+    """Whether a variable of that name holds a secret, as `AWS_SECRET_ACCESS_KEY` does."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def looks_secret(text: str) -> bool:
     """Whether the text holds something of the form of a token, a private key or a password in an address."""
     return any(pattern.search(text) for pattern in _TOKENS)
@@ -54,7 +59,7 @@ class Redactor:
         values = {
             value
             for name, value in environment.items()
-            if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET
+            if names_secret(name) and len(value) >= _SHORTEST_SECRET
         }
         self._values = sorted(values, key=len, reverse=True)  # a value may contain another
 

@@ -1,120 +1,179 @@
-"""The store in an S3 bucket, under a prefix. Settings come from the environment, as the AWS SDK reads it
-(AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_RETRY_MODE, AWS_MAX_ATTEMPTS); credentials by the SDK's own chain."""
+"""The store in an S3 bucket, under a prefix."""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
-import tempfile
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
-from artifacts.store import ObjectInfo, ObjectMissingError
+from artifacts import s3_transfer
+from artifacts.s3_client import Connection, connect, error_code, settings, translated
+from artifacts.s3_reader import open_object, read_object
+from artifacts.s3_transfer import Target, UploadStream
+from artifacts.store import ObjectInfo, Sent, StoreError, UnfinishedWrite, key_parts
 
-if TYPE_CHECKING:
-    from types_boto3_s3.client import S3Client
-
-_MISSING = ("404", "NoSuchKey", "NotFound")
-_TAKEN = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
+_MAX_NAME_BYTES = 1024
+_DELETED_AT_A_TIME = 1000  # most that one request may name
+_CONFLICT_TRIES, _CONFLICT_PAUSE_S = 20, 0.1
+_SHA256, _WRITER = "sha256", "writer"  # metadata of objects
 
 
 class S3Store:
-    """`artifacts.store.Store` over `s3://bucket/prefix`."""
+    """`artifacts.store.Store` over `s3://bucket/prefix`. Makes no connection before the first request."""
 
     def __init__(self, bucket: str, prefix: str = "") -> None:
         self.bucket, self.prefix = bucket, prefix.strip("/")
-        self._clients: dict[int, S3Client] = {}
+        self._settings = settings()
+        self._bucket_seen = False
 
     @property
     def uri(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
+    @property
+    def concurrency(self) -> int:
+        return self._connection.concurrency
+
     def read_bytes(self, key: str) -> bytes:
-        with self.open_read(key) as stream:
-            return stream.read()
+        with self._translated(key):
+            return read_object(self._connection, self.bucket, self._name(key))
 
     def open_read(self, key: str) -> BinaryIO:
-        with _translated(key):
-            answer = self._client.get_object(Bucket=self.bucket, Key=self._name(key))
-        return cast(BinaryIO, answer["Body"])
+        with self._translated(key):
+            return open_object(self._connection, self.bucket, self._name(key))
 
     @contextlib.contextmanager
     def open_write(self, key: str) -> Iterator[BinaryIO]:
-        name = self._name(key)
-        with tempfile.TemporaryFile() as stream:
-            yield cast(BinaryIO, stream)
-            stream.seek(0)
-            self._client.upload_fileobj(stream, self.bucket, name)
+        with self._translated(key):
+            stream = UploadStream(self._target(key))
+            try:
+                yield cast(BinaryIO, stream)
+                stream.finish()
+            except BaseException:
+                stream.abandon()
+                raise
 
     def write_bytes(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
-        condition: Any = {"IfNoneMatch": "*"} if if_absent else {}
-        try:
-            self._client.put_object(Bucket=self.bucket, Key=self._name(key), Body=data, **condition)
-        except self._client.exceptions.ClientError as error:
-            if if_absent and error.response["Error"]["Code"] in _TAKEN:
-                return False
-            raise
-        return True
+        with self._translated(key):
+            if if_absent:
+                return self._write_if_absent(self._target(key), data)
+            s3_transfer.put_bytes(self._target(key), data)
+            return True
 
-    def put_file(self, key: str, source: Path, *, move: bool = False) -> None:
-        self._client.upload_file(str(source), self.bucket, self._name(key))
+    def _write_if_absent(self, target: Target, data: bytes) -> bool:
+        """A lost answer is asked for again, and then finds the key taken: by whom, the object's metadata say.
+        409 means that another write of the key is under way."""
+        writer = {_WRITER: uuid.uuid4().hex}
+        for _ in range(_CONFLICT_TRIES):
+            try:
+                s3_transfer.put_bytes(target, data, IfNoneMatch="*", Metadata=writer)
+                return True
+            except target.connection.client.exceptions.ClientError as error:
+                if error_code(error) in ("PreconditionFailed", "412"):
+                    return self._metadata(target).get(_WRITER) == writer[_WRITER]
+                if error_code(error) not in ("ConditionalRequestConflict", "409"):
+                    raise
+                time.sleep(_CONFLICT_PAUSE_S)
+        raise StoreError(self.uri, f"{target.name}: writers of this key keep being in each other's way")
+
+    def put_file(
+        self, key: str, source: Path, *, move: bool = False, sha256: str = "", sent: Sent | None = None
+    ) -> None:
+        metadata = {_SHA256: sha256} if sha256 else {}
+        with self._translated(key):
+            s3_transfer.put_file(self._target(key), source, metadata, sent or (lambda _: None))
         if move:
             source.unlink()
+
+    def holds(self, key: str, sha256: str) -> bool:
+        with self._translated(key):
+            return self._metadata(self._target(key)).get(_SHA256) == sha256
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         root = f"{self.prefix}/" if self.prefix else ""
         start = f"{root}{prefix}/" if prefix else root
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start)
-        for page in pages:
-            for found in page.get("Contents", []):
-                yield ObjectInfo(found["Key"].removeprefix(root), found["Size"])
+        with self._translated(prefix):
+            pages = self._connection.client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=start):
+                for found in page.get("Contents", []):
+                    if not found["Key"].endswith("/"):  # a folder that some other tool has made
+                        yield ObjectInfo(found["Key"].removeprefix(root), found["Size"])
 
     def exists(self, key: str) -> bool:
-        try:
-            with _translated(key):
-                self._client.head_object(Bucket=self.bucket, Key=self._name(key))
-        except ObjectMissingError:
-            return False
-        return True
+        with self._translated(key):
+            return self._head(self._target(key)) is not None
 
     def delete(self, key: str) -> None:
-        self._client.delete_object(Bucket=self.bucket, Key=self._name(key))
+        with self._translated(key):
+            self._connection.client.delete_object(Bucket=self.bucket, Key=self._name(key))
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        names = [{"Key": self._name(key)} for key in keys]
+        for start in range(0, len(names), _DELETED_AT_A_TIME):
+            some: Any = {"Objects": names[start : start + _DELETED_AT_A_TIME], "Quiet": True}
+            with self._translated(""):
+                answer = self._connection.client.delete_objects(Bucket=self.bucket, Delete=some)
+            if problems := answer.get("Errors"):
+                first = problems[0]
+                why = f"{len(problems)} objects can't be deleted: {first['Key']}: {first.get('Message')}"
+                raise StoreError(self.uri, why)
+
+    def unfinished(self, older_than_s: float) -> Iterator[UnfinishedWrite]:
+        root = f"{self.prefix}/" if self.prefix else ""
+        before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=older_than_s)
+        with self._translated(""):
+            for upload in list(s3_transfer.uploads(self._connection, self.bucket, root)):
+                if upload["Initiated"] < before:
+                    target = Target(self._connection, self.bucket, upload["Key"])
+                    size_bytes = s3_transfer.size_bytes_of(target, upload["UploadId"])
+                    name = upload["Key"].removeprefix(root)
+                    yield UnfinishedWrite(name=name, size_bytes=size_bytes, token=upload["UploadId"])
+
+    def discard(self, write: UnfinishedWrite) -> None:
+        with self._translated(write.name):
+            s3_transfer.abort(self._target(write.name), write.token)
 
     def local_path(self, key: str) -> None:
         return None
 
     @property
-    def _client(self) -> S3Client:
-        """One client per process: a forked child must not use its parent's connections."""
-        if os.getpid() not in self._clients:
-            import boto3
-            from botocore.config import Config
+    def _connection(self) -> Connection:
+        return connect(os.getpid(), self._settings)
 
-            style = "path" if _endpoint() else "auto"
-            session = boto3.session.Session()
-            self._clients = {
-                os.getpid(): session.client("s3", config=Config(s3={"addressing_style": style}))  # type: ignore[typeddict-item]
-            }
-        return self._clients[os.getpid()]
+    def _target(self, key: str) -> Target:
+        return Target(self._connection, self.bucket, self._name(key))
 
     def _name(self, key: str) -> str:
-        if any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key:
-            raise ValueError(f"not a store key: {key!r}")
-        return f"{self.prefix}/{key}" if self.prefix else key
+        name = "/".join([*([self.prefix] if self.prefix else []), *key_parts(key)])
+        if len(name.encode()) > _MAX_NAME_BYTES:
+            raise ValueError(f"not a store key: {key!r} has more than {_MAX_NAME_BYTES} bytes")
+        return name
 
+    def _translated(self, key: str) -> contextlib.AbstractContextManager[None]:
+        return translated(f"store {self.uri}", key)
 
-def _endpoint() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    def _metadata(self, target: Target) -> dict[str, str]:
+        metadata: dict[str, str] = (self._head(target) or {}).get("Metadata", {})
+        return metadata
 
-
-@contextlib.contextmanager
-def _translated(key: str) -> Iterator[None]:
-    from botocore.exceptions import ClientError
-
-    try:
-        yield
-    except ClientError as error:
-        if error.response["Error"]["Code"] in _MISSING:
-            raise ObjectMissingError(key) from error
-        raise
+    def _head(self, target: Target) -> dict[str, Any] | None:
+        """What the service says of an object, None where it is not there. It says 404 alike for an object and
+        for a bucket, so the first time the bucket is asked for too."""
+        client = target.connection.client
+        try:
+            answer: dict[str, Any] = client.head_object(**target.where)
+            return answer
+        except client.exceptions.ClientError as error:
+            if error_code(error) not in ("404", "NoSuchKey", "NotFound"):
+                raise
+        if not self._bucket_seen:
+            client.list_objects_v2(
+                Bucket=self.bucket, MaxKeys=1
+            )  # says NoSuchBucket where a HEAD has no words
+            self._bucket_seen = True
+        return None

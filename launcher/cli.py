@@ -14,8 +14,8 @@ from typing import TextIO
 import typer
 
 from artifacts.redact import RedactedStream, Redactor
-from launcher.commands import data, jobs, products, runs
-from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError, of_os_error
+from launcher.commands import control, data, handover, history, jobs, products, watch
+from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError, known_error
 
 app = typer.Typer(
     name="slipway",
@@ -32,19 +32,22 @@ app.command()(jobs.init)
 app.command()(jobs.pin)
 app.command()(jobs.plan)
 app.command()(jobs.submit)
-app.command()(runs.status)
-app.command()(runs.logs)
-app.command()(runs.resume)
-app.command()(runs.cancel)
-app.add_typer(runs.runs_app, name="runs")
+app.command()(handover.stage)
+app.command()(handover.render)
+app.command()(watch.status)
+app.command()(watch.logs)
+app.command()(watch.dashboard)
+app.command()(control.resume)
+app.command()(control.cancel)
+app.add_typer(history.runs_app, name="runs")
 app.command()(products.fetch)
 app.command()(products.verify)
 app.command()(products.report)
-app.command()(runs.gc)
+app.command()(history.gc)
 app.add_typer(data.app, name="data")
 app.command()(jobs.schema)
 app.command()(jobs.clusters)
-app.command(hidden=True)(runs.drive)
+app.command(hidden=True)(control.drive)
 
 
 def main() -> None:
@@ -61,7 +64,7 @@ def main() -> None:
     except BrokenPipeError as error:  # a reader as `head` that has seen enough
         _end(error, "", EXIT_RUN_FAILED)
     except Exception as error:
-        known = of_os_error(error) if isinstance(error, OSError) else None
+        known = known_error(error)
         if known is not None:
             _end(error, _in_words(known), known.exit_code)
         what = f"{type(error).__name__}: {error}"

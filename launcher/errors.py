@@ -6,6 +6,8 @@ import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from artifacts.store import StoreError
+
 EXIT_RUN_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_CLUSTER_ERROR = 3
@@ -60,6 +62,13 @@ class RunFailed(SlipwayError):  # noqa: N818 - a state of the run, named so in t
         what = "the run" if stage == "run" else f"stage {stage}"
         advised = f"\n  advice: {advice}" if advice else ""
         super().__init__(f"{what} failed: {cause}{advised}\n  evidence: {evidence}")
+
+
+def known_error(error: Exception) -> SlipwayError | None:
+    """An error of the store or of a file operation in the user's words, where it is of a known kind."""
+    if isinstance(error, StoreError):
+        return ClusterError(error.what, error.why, error.way_out)
+    return of_os_error(error) if isinstance(error, OSError) else None
 
 
 def of_os_error(error: OSError) -> SlipwayError | None:

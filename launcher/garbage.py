@@ -7,22 +7,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from artifacts.contract import StageKind
-from artifacts.local import LocalStore
 from artifacts.manifest import MARKER
-from artifacts.store import Store
+from artifacts.store import Store, UnfinishedWrite
 from launcher.record import RUNS, references_key
 
-#: A write that goes on touches its temporary file more often than this.
+#: No write takes longer.
 _UNFINISHED_AFTER_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Garbage:
-    """An artifact (`<kind>/<key>`) or a temporary file, by its path in the store."""
+    """An artifact (`<kind>/<key>`) or an unfinished write, by its path in the store."""
 
     path: str
     size_bytes: int  # in the store; files used in place are not ours
-    unfinished: bool = False  # a temporary file
+    unfinished: UnfinishedWrite | None = None
 
 
 def find(store: Store) -> list[Garbage]:
@@ -41,12 +40,13 @@ def find(store: Store) -> list[Garbage]:
 def collect(store: Store, found: Iterable[Garbage]) -> None:
     """Remove. Markers go before the files they list, so that no artifact is ever seen that is not whole."""
     for item in found:
-        if item.unfinished and isinstance(store, LocalStore):
-            (store.root / item.path).unlink(missing_ok=True)
+        if item.unfinished is not None:
+            store.discard(item.unfinished)
             continue
         keys = [info.key for info in store.list(item.path)]
-        for key in sorted(keys, key=lambda key: not key.endswith(f"/{MARKER}")):
-            store.delete(key)
+        markers = {key for key in keys if key.endswith(f"/{MARKER}")}
+        store.delete_many(sorted(markers))
+        store.delete_many(key for key in keys if key not in markers)
 
 
 def _references(store: Store) -> Iterator[str]:
@@ -56,7 +56,5 @@ def _references(store: Store) -> Iterator[str]:
 
 
 def _unfinished(store: Store) -> Iterator[Garbage]:
-    if isinstance(store, LocalStore):
-        for path in store.unfinished(_UNFINISHED_AFTER_S):
-            name = path.relative_to(store.root).as_posix()
-            yield Garbage(path=name, size_bytes=path.stat().st_size, unfinished=True)
+    for write in store.unfinished(_UNFINISHED_AFTER_S):
+        yield Garbage(path=write.name, size_bytes=write.size_bytes, unfinished=write)

@@ -14,6 +14,7 @@ from artifacts.manifest import MARKER, is_complete, local_folder
 from artifacts.segments import read_all
 from artifacts.store import ObjectMissingError, Store
 from launcher.errors import Problem, UserError
+from launcher.names import is_run_id
 from launcher.progress.board import Board, RunState
 from launcher.progress.journal import RUN
 
@@ -88,6 +89,7 @@ class RunSummary:
     driven_s: float  # time in drives that have ended
     stages_complete: int
     stages: int
+    user: str  # who asked for the newest drive; empty where that is not known
 
 
 def run_ids(store: Store) -> list[str]:
@@ -97,7 +99,7 @@ def run_ids(store: Store) -> list[str]:
 
 
 def list_runs(store: Store, alive: Iterable[str] = ()) -> list[RunSummary]:
-    """All runs, newest first. `alive`: those that somebody drives now. Reads only the drivers' events."""
+    """All runs, newest first. `alive`: those that somebody drives now. Reads only the pilots' events."""
     driven = set(alive)
     runs = [_summary(store, run_id, run_id in driven) for run_id in run_ids(store)]
     return sorted(runs, key=lambda run: -(run.created_s or 0.0))
@@ -106,6 +108,8 @@ def list_runs(store: Store, alive: Iterable[str] = ()) -> list[RunSummary]:
 def find(store: Store, text: str | None) -> str:
     """The run that `text` means: its id, a beginning of it that no other has, or the newest run of a job of
     that name; without text the newest run of all. Raises UserError."""
+    if text and is_run_id(text) and store.exists(plan_key(text)):
+        return text
     runs = list_runs(store)
     if text is None:
         if not runs:
@@ -131,8 +135,7 @@ def find(store: Store, text: str | None) -> str:
 def remove(store: Store, run_id: str) -> None:
     """Forget a run; its artifacts stay until `gc`. The plan goes first: without it the run is not there."""
     store.delete(plan_key(run_id))
-    for info in list(store.list(f"{RUNS}/{run_id}")):
-        store.delete(info.key)
+    store.delete_many([info.key for info in store.list(f"{RUNS}/{run_id}")])
 
 
 def _summary(store: Store, run_id: str, alive: bool) -> RunSummary:
@@ -151,11 +154,12 @@ def _summary(store: Store, run_id: str, alive: bool) -> RunSummary:
         driven_s=board.driven_s,
         stages_complete=sum(is_complete(store, stage.output) for stage in stages),
         stages=len(stages),
+        user=board.user,
     )
 
 
 def _run_rows(store: Store, run_id: str) -> Iterator[dict[str, Any]]:
-    """The drivers' rows: `artifacts.events.Events` names its segments after the stage."""
+    """The pilots' rows: `artifacts.events.Events` names its segments after the stage."""
     prefix = events_prefix(run_id)
     for info in store.list(prefix):
         if info.key.startswith(f"{prefix}/{RUN}-"):

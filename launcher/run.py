@@ -79,6 +79,7 @@ class _Visits:
     start_at: float | None = None  # clock time of the next start
     begun: bool = False  # this drive has started it
     told_waiting: bool = False
+    note: str = ""  # the newest of its observations
     attempts: list[Attempt] = field(default_factory=list)  # those that ended badly
 
 
@@ -137,9 +138,12 @@ class _Walk:
         if observation.phase == "elsewhere" and not visits.told_waiting:
             visits.told_waiting = True
             self.journal.waiting(stage)
+        if observation.note != visits.note:
+            visits.note = observation.note
+            self.journal.note(observation.note, stage)
 
     def _schedule(self, stage: StagePlan, visits: _Visits, retry: Retry) -> None:
-        visits.start_at, self.changed = self.clock() + retry.delay_s, True
+        visits.start_at, visits.note, self.changed = self.clock() + retry.delay_s, "", True
         if retry.failure:
             step = self._newest_step(stage)
             visits.attempts.append(Attempt(failure=retry.failure, progressed=step > visits.step))

@@ -33,6 +33,7 @@ class Observation:
     advice: str = ""  # ditto: what it says to do
     output: str = ""  # the last lines of its log
     oom_kills: int = 0  # processes that the kernel killed for lack of memory while it ran
+    ended_by: str = ""  # what ended it, where that is seen from outside: a name in the failure table
     evidence: str = ""  # where the whole log lies
     note: str = ""  # what is worth knowing meanwhile: why it waits, what was lost; one line
 
@@ -86,6 +87,7 @@ class Failure:
     exit_codes: tuple[int, ...] = ()
     text: str = ""  # regular expression over exit code, last words and the end of the log
     oom: bool = False  # the kernel killed something on this machine for lack of memory meanwhile
+    seen: bool = False  # the backend names it (`Observation.ended_by`)
     retry_delays_s: tuple[float, ...] = ()  # one per retry; empty: trying again would end the same way
 
     def matches(self, observation: Observation) -> bool:
@@ -93,19 +95,81 @@ class Failure:
             return False
         if self.oom and not observation.oom_kills:
             return False
+        if self.seen and observation.ended_by != self.name:
+            return False
         words = f"exit code {observation.exit_code}\n{observation.cause}\n{observation.output}"
         return not self.text or re.search(self.text, words) is not None
 
 
 #: The first row that matches decides. Codes and killed-by-memory first, words second, bare signals last.
 FAILURES = (
-    # Stopped on request, or by a driver that went away, after saving: nothing is lost.
+    # Stopped on request, or by a pilot that went away, after saving: nothing is lost.
     Failure(
         name="drained",
         exit_codes=(EXIT_DRAINED,),
         cause="it saved a checkpoint and stopped",
         advice="`slipway resume RUN` goes on from there",
         retry_delays_s=(0.0, 0.0, 0.0),
+    ),
+    # What a cluster did to it, as the backend sees it from outside.
+    Failure(
+        name="memory-limit",
+        seen=True,
+        cause="it reached its memory limit and was killed",
+        advice="raise `resources` of the stage in the cluster profile, or lower training.micro_batch_size",
+    ),
+    Failure(
+        name="preempted",
+        seen=True,
+        cause="something of a higher priority took its place",
+        advice="raise queue.priority_class in the cluster profile, or submit when the cluster is quieter",
+        retry_delays_s=(1.0, 10.0, 60.0, 300.0, 900.0),
+    ),
+    Failure(
+        name="evicted",
+        seen=True,
+        cause="its node put it out",
+        advice="raise `resources` of the stage in the cluster profile where the node ran out of something",
+        retry_delays_s=(5.0, 60.0, 300.0),
+    ),
+    Failure(
+        name="node-lost",
+        seen=True,
+        cause="its node was lost",
+        advice="`kubectl get nodes` tells which; mend or remove it",
+        retry_delays_s=(1.0, 10.0, 60.0, 300.0),
+    ),
+    Failure(
+        name="deleted",
+        seen=True,
+        cause="somebody deleted it",
+        advice="`slipway cancel RUN` stops a run for good; `slipway resume RUN` goes on with it",
+        retry_delays_s=(1.0, 30.0),
+    ),
+    Failure(
+        name="cluster-trouble",
+        seen=True,
+        cause="the cluster lost track of it",
+        advice="look at the operator's log, and at the evidence",
+        retry_delays_s=(5.0, 60.0, 300.0),
+    ),
+    Failure(
+        name="stopped",
+        seen=True,
+        cause="somebody stopped it in the cluster",
+        advice="`slipway resume RUN` goes on from its newest checkpoint",
+    ),
+    Failure(
+        name="deadline",
+        seen=True,
+        cause="it took longer than the cluster profile allows",
+        advice="raise `limits` in the cluster profile; `slipway resume RUN` goes on from there",
+    ),
+    Failure(
+        name="never-started",
+        seen=True,
+        cause="it could not start",
+        advice="`slipway doctor` checks the cluster",
     ),
     # Host memory: the kernel's counter of OOM kills rose, and the stage or a worker of it died by SIGKILL.
     Failure(
@@ -240,7 +304,7 @@ def decide(observation: Observation, history: Sequence[Attempt] = ()) -> Decisio
 def classify(observation: Observation) -> Failure | None:
     """The table's row for a stage that ended badly. A stage that gave advice knows better than any words of
     its log: then only what is seen from outside counts, and the result may be None."""
-    from_outside = [failure for failure in FAILURES if failure.oom or failure.exit_codes]
+    from_outside = [failure for failure in FAILURES if failure.oom or failure.seen or failure.exit_codes]
     rows = from_outside if observation.advice else FAILURES
     return next((failure for failure in rows if failure.matches(observation)), None)
 
@@ -265,7 +329,7 @@ def _within_budget(
 
 def _in_words(failure: Failure, observation: Observation) -> str:
     code = observation.exit_code or 0
-    if code < 0:
+    if code < 0 and not failure.seen:
         try:
             name = signal.Signals(-code).name
         except ValueError:

@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 
 from artifacts.contract import EXIT_DONE, EXIT_FAILED, Plan
+from artifacts.download import InputError
 from artifacts.events import Events
 from artifacts.manifest import is_complete
 from artifacts.store import open_store
@@ -64,6 +65,10 @@ def run_stage(context: StageContext) -> int:
         print(f"error: {error}", file=sys.stderr)
         events.say("failed", cause=error.cause, advice=error.advice)
         return error.exit_code
+    except InputError as error:
+        print(f"error: {error}; {error.advice}", file=sys.stderr)
+        events.say("failed", cause=error.cause, advice=error.advice)
+        return EXIT_FAILED
     except Exception as error:
         traceback.print_exc()
         cause = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -15,11 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from artifacts.download import DamagedError, Progress
 from artifacts.events import EventKind, Events
 from artifacts.manifest import MARKER, ArtifactWriter, FileEntry, Manifest, local_folder, verify, write_marker
+<<<<<<< HEAD
 from artifacts.store import Store
 from train.attempts import check_current
 from train.stage import StageError
+=======
+from artifacts.store import ObjectMissingError, Store
+from train.stage import StageError, fetch_progress
+>>>>>>> main
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -64,17 +70,29 @@ class Choice:
     damaged: dict[Name, list[str]] = field(default_factory=dict)
 
 
-def choose(store: Store, train_prefix: str) -> Choice:
+def choose(store: Store, train_prefix: str, progress: Progress | None = None) -> Choice:
     """The newest checkpoint of which every byte is as its marker says."""
     damaged: dict[Name, list[str]] = {}
     for name in sorted(
         (name for name, marked in listed(store, train_prefix).items() if marked), reverse=True
     ):
-        problems = verify(store, f"{train_prefix}/{name}")
+        problems = read_through(store, f"{train_prefix}/{name}", progress)
         if not problems:
             return Choice(name, damaged)
         damaged[name] = problems
     return Choice(None, damaged)
+
+
+def read_through(store: Store, prefix: str, progress: Progress | None = None) -> list[str]:
+    """Every byte of a checkpoint, once: where it lies, or into the node cache, from which it is then loaded.
+    What is wrong with it, as `artifacts.manifest.verify`."""
+    if store.local_path(prefix) is not None:
+        return verify(store, prefix)
+    try:
+        local_folder(store, prefix, once=True, progress=progress)
+    except (DamagedError, ObjectMissingError) as error:
+        return [str(error)]
+    return []
 
 
 def expired(names: Iterable[Name], *, keep: int, damaged: Collection[Name]) -> list[Name]:
@@ -133,10 +151,10 @@ class Checkpoints:
         Clears what dead attempts left. Raises ObjectMissingError.
         """
         name = broadcast(self._choose() if self.rank == 0 else None, self.group)
-        return None if name is None else local_folder(self.store, f"{self.train_prefix}/{name}")
+        return None if name is None else local_folder(self.store, f"{self.train_prefix}/{name}", once=True)
 
     def _choose(self) -> Name | None:
-        choice = choose(self.store, self.train_prefix)
+        choice = choose(self.store, self.train_prefix, fetch_progress(self.events))
         self._damaged = choice.damaged
         for name, problems in choice.damaged.items():
             self._say("note", text=f"{name} is damaged and not used: {problems[0]}")

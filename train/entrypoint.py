@@ -33,14 +33,15 @@ def run(context: StageContext) -> None:
 
 
 def verify_inputs(context: StageContext) -> None:
-    """Every byte of what the training reads in place, but for a base model: its files were checked when its
-    marker was made. What lies elsewhere is checked as ranks copy it. Raises StageError."""
+    """Every byte of what the training reads, but for a base model used in place: its files were checked when
+    its marker was made. What lies in a remote store is checked on each node as it comes there (the node
+    cache), so here only its marker is. Raises StageError."""
     for name, prefix in sorted(context.stage.inputs.items()):
         marker = read_marker(context.store, prefix)
         if marker is None:
             raise StageError(f"input {name} ({prefix}) is not there", f"run the stage {name} again")
-        in_place = marker.location is None and context.store.local_path(prefix) is not None
-        problems = verify(context.store, prefix) if in_place else []
+        reads = marker.location is None and context.store.local_path(prefix) is not None
+        problems = verify(context.store, prefix) if reads else []
         if problems:
             raise StageError(
                 f"input {name} ({prefix}) is damaged: {problems[0]}", f"remove {prefix} from the store"

@@ -3,7 +3,7 @@
 `python -m train.host` speaks JSON lines. On stdin: `{"id": "1", "argv": ["train", "--plan", …], "log":
 "/path/stage.log", "env": {…}}`. On stdout: `{"ready": true}` once everything is imported, `{"id", "pid"}`
 when a stage starts and `{"id", "exit"}` when it ends (a negative exit is minus the signal). Requests may come
-before `ready`. End of stdin means that the driver is gone: stages get SIGTERM (a training saves and ends),
+before `ready`. End of stdin means that the pilot is gone: stages get SIGTERM (a training saves and ends),
 then SIGKILL after `GRACE_S`. A stage dies with the host.
 
 The host itself imports nothing and only passes requests on to its nurseries, one per set of libraries:
@@ -54,7 +54,7 @@ _NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_
 
 
 def main() -> int:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is the driver's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is the pilot's to handle
     nurseries: dict[str, _Handle] = {}
     for name in NURSERIES:
         nurseries[name] = _start_nursery(name, nurseries)
@@ -175,7 +175,7 @@ class Nursery:
 
 
 def _run_stage(request: dict[str, Any], parent: int) -> int:
-    os.setsid()  # a group of its own: signals of the terminal are the driver's to handle
+    os.setsid()  # a group of its own: signals of the terminal are the pilot's to handle
     die_with_parent(parent)
     reset_signals()
     Path(request["log"]).parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.contract import MergeParams, StageKind, TrainParams
-from artifacts.manifest import MARKER, ArtifactWriter, Manifest, local_folder
+from artifacts.manifest import MARKER, ArtifactWriter, Manifest
 from artifacts.store import Store
 from train.merging import layout
 from train.merging.adapter import read_adapter
@@ -32,8 +32,8 @@ def run(context: StageContext) -> None:
     """Write `merged/<key>/`. Raises StageUserError for what can't be merged."""
     params: MergeParams = context.stage.params
     training: TrainParams = context.plan.stage(StageKind.TRAIN).params
-    base = local_folder(context.store, context.stage.inputs["model"])
-    trained = local_folder(context.store, context.stage.inputs["train"])
+    base = context.input_folder("model")
+    trained = context.input_folder("train")
     config = json.loads((base / "config.json").read_bytes())
     if config.get("quantization_config"):
         raise StageUserError(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.contract import ModelParams, PredictParams, StageKind
-from artifacts.manifest import ArtifactWriter, local_folder
+from artifacts.manifest import ArtifactWriter
 from train.answering import Messages, ModelSource, answer
 from train.processes import die_with_parent, reset_signals
 from train.scores import scores
@@ -45,7 +45,7 @@ class Task:
 def run(context: StageContext) -> None:
     """Write `predictions/<key>/`. Raises StageUserError where nothing can be asked."""
     params: PredictParams = context.stage.params
-    questions = list(read_questions(local_folder(context.store, context.stage.inputs["data"])))
+    questions = list(read_questions(context.input_folder("data")))
     questions = questions[: params.limit_records]
     if not questions:
         raise StageUserError(
@@ -80,8 +80,8 @@ def model_sources(context: StageContext, params: PredictParams) -> list[ModelSou
     adapter for the base."""
     model: ModelParams = context.plan.stage(StageKind.MODEL).params
     trust = model.trust_remote_code
-    base = local_folder(context.store, context.stage.inputs["model"])
-    tuned = local_folder(context.store, context.stage.inputs["tuned"])
+    base = context.input_folder("model")
+    tuned = context.input_folder("tuned")
     if (tuned / "adapter_config.json").is_file():
         after = ModelSource("tuned", base, tuned, trust)
     elif context.stage.inputs["tuned"].startswith(StageKind.MERGE.folder):

@@ -13,7 +13,7 @@ import numpy as np
 
 from artifacts.contract import PrepareParams, StageKind, canonical_json
 from artifacts.events import Events
-from artifacts.manifest import ArtifactWriter, local_folder, read_marker
+from artifacts.manifest import ArtifactWriter, read_marker
 from train.data.isolation import require_isolation
 from train.data.loading import load_chat_tokenizer
 from train.data.packing import pack
@@ -36,8 +36,8 @@ PREPARED_SPLITS = ("train", "eval")  # `predict` reads the test split as text
 
 def run(context: StageContext) -> None:
     params: PrepareParams = context.stage.params
-    data = local_folder(context.store, context.stage.inputs["data"])
-    model = local_folder(context.store, context.stage.inputs["model"])
+    data = context.input_folder("data")
+    model = context.input_folder("model")
     if params.packing:
         require_isolation(model, trust_remote_code=_trusts_remote_code(context))
     tokenizer = load_chat_tokenizer(model, trust_remote_code=_trusts_remote_code(context))

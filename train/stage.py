@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artifacts.contract import EXIT_DRAINED, EXIT_FAILED, EXIT_USER_ERROR, Plan, StagePlan
+from artifacts.download import Progress
 from artifacts.events import Events
+from artifacts.manifest import local_folder
 from artifacts.store import Store
 
 
@@ -18,6 +20,16 @@ class StageContext:
     store: Store
     work: Path  # scratch folder of this stage, on this machine
     events: Events
+
+    def input_folder(self, name: str) -> Path:
+        """The folder with the files of the input `name`, as `artifacts.manifest.local_folder`; a fetch from
+        a remote store is told to the events."""
+        return local_folder(self.store, self.stage.inputs[name], progress=fetch_progress(self.events))
+
+
+def fetch_progress(events: Events | None) -> Progress | None:
+    """Tells the events how far a fetch is."""
+    return None if events is None else lambda done, total: events.progress(done, total, "bytes")
 
 
 class StageError(Exception):

@@ -1,11 +1,11 @@
 """Stages as processes of this machine.
 
-Light stages (data, and a base model that is used in place) are forks of the driver. The others are forked by
+Light stages (data, and a base model that is used in place) are forks of the pilot. The others are forked by
 the stage host, which is started together with the first stage of a run that has heavy ones to do, so that its
 imports overlap with the data stage; a run in which all is complete never starts it.
 
 The process that makes an artifact holds the lock of that artifact's key. Host and stages inherit it, so it
-stays held while any of them lives, also when the driver is killed: whoever drives next, for this run or for
+stays held while any of them lives, also when the pilot is killed: whoever drives next, for this run or for
 another one that needs the same artifact, waits for them and never starts a second process.
 """
 
@@ -53,7 +53,7 @@ _FOLLOW_POLL_S = 0.2
 
 
 def is_light(stage: StagePlan) -> bool:
-    """Stages that need no libraries beyond the launcher's: forks of the driver carry them out."""
+    """Stages that need no libraries beyond the launcher's: forks of the pilot carry them out."""
     return stage.kind == StageKind.DATA or (stage.kind == StageKind.MODEL and stage.params.source != "twin")
 
 
@@ -76,7 +76,7 @@ def run_light(stage: StagePlan, store: Store, events: Events, work: Path) -> boo
 
 @dataclass
 class _Started:
-    """A stage's newest attempt by this driver."""
+    """A stage's newest attempt by this pilot."""
 
     process: StageProcess
     log: Path
@@ -282,7 +282,7 @@ class LocalBackend:
 
 
 def run_folder(work: Path, run_id: str) -> Path:
-    """Logs, scratch files and the driver's lock of one run."""
+    """Logs, scratch files and the pilot's lock of one run."""
     return work / "runs" / run_id
 
 

@@ -1,4 +1,4 @@
-"""Stage processes on this machine: forked from the stage host, from the driver itself, or run directly.
+"""Stage processes on this machine: forked from the stage host, from the pilot itself, or run directly.
 
 They run with `python -P`, which keeps a `train` folder of the working directory from being taken for ours.
 All three are asked in the same way: `poll()` is None while the process runs, then its exit code (-N: killed
@@ -43,14 +43,14 @@ def environment() -> dict[str, str]:
 
 
 class ForkedProcess:
-    """A light stage: a function of the launcher in a fork of the driver. It dies with the driver."""
+    """A light stage: a function of the launcher in a fork of the pilot. It dies with the pilot."""
 
     def __init__(self, function: Callable[[], int], log: Path) -> None:
-        driver = os.getpid()
+        pilot = os.getpid()
         self.pid = os.fork()
         self._exit_code: int | None = None
         if self.pid == 0:
-            run_as_process(function, log, parent=driver)
+            run_as_process(function, log, parent=pilot)
 
     def poll(self) -> int | None:
         if self._exit_code is None:
@@ -80,7 +80,7 @@ def run_as_process(function: Callable[[], int], log: Path, parent: int) -> None:
 
 
 class DirectProcess:
-    """`python -m train STAGE …` as a process of its own. Told to end (SIGTERM) when the driver dies."""
+    """`python -m train STAGE …` as a process of its own. Told to end (SIGTERM) when the pilot dies."""
 
     def __init__(self, argv: Sequence[str], log: Path, keep_open: Sequence[int]) -> None:
         with log.open("ab") as output:
@@ -130,10 +130,10 @@ class HostedProcess:
 
 
 class StageHost:
-    """The driver's end of `python -m train.host`: JSON lines over pipes (see there for the protocol).
+    """The pilot's end of `python -m train.host`: JSON lines over pipes (see there for the protocol).
 
     `keep_open` are descriptors that the host and every stage inherit: the locks of the artifacts they make.
-    When the driver dies, its end of the pipe closes, and the host stops its stages and ends.
+    When the pilot dies, its end of the pipe closes, and the host stops its stages and ends.
     """
 
     def __init__(self, command: Sequence[str], log: Path, keep_open: Sequence[int]) -> None:

@@ -2,37 +2,83 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import typer
 
 from artifacts.contract import Plan
-from launcher import pilot, record
-from launcher.backends.local import run_folder, tail
+from artifacts.events import events_prefix
+from artifacts.segments import SegmentReader
+from launcher import record
 from launcher.commands.options import Place
 from launcher.commands.output import is_terminal, remark, say, say_now, show_json
-from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, Problem, RunFailed, UserError
+from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, ClusterError, Problem, RunFailed, UserError
 from launcher.progress.board import Board
 from launcher.progress.live import LiveView, PlainView, View, follow
 from launcher.status import Observation, classify, last_line
 
+_STAGING_POLL_S, _STAGING_EVERY_S = 0.5, 2.0
 _ANSWER_CHARACTERS = 300  # of a cell, at the end of a run
+
+
+def stage_shown(place: Place, plan: Plan, run_id: str) -> None:
+    """Bring to the cluster what only this machine has, telling of it. ^C ends it; the next one goes on."""
+    reader = SegmentReader(place.store, events_prefix(run_id))
+    reader.poll()  # what was said before
+    board, view = Board.of([stage.kind for stage in plan.stages]), PlainView(remark, every_s=_STAGING_EVERY_S)
+    over = threading.Event()
+
+    def show() -> None:
+        with contextlib.suppress(ClusterError):  # whoever stages meets it too, and tells
+            board.apply(reader.poll())
+            view.show(board)
+
+    def keep_showing() -> None:
+        while not over.wait(_STAGING_POLL_S):
+            show()
+
+    thread = threading.Thread(target=keep_showing, name="staging", daemon=True)
+    thread.start()
+    try:
+        place.pilots.stage(plan, run_id, remark)
+    finally:
+        over.set()
+        thread.join()
+        show()
+
+
+def attend(place: Place, run_id: str, *, detach: bool, as_json: bool) -> None:
+    """After a start: follow the run, or with `detach` only say how to return to it."""
+    if not detach:
+        follow_run(place, run_id, as_json=as_json)
+    elif as_json:
+        show_json({"run": run_id, "state": "running"})
+    else:
+        say(way_back(run_id, place))
 
 
 def follow_run(place: Place, run_id: str, *, as_json: bool) -> None:
     """Show the run until its end; then its results, or why it failed. ^C detaches."""
     plan = record.load_plan(place.store, run_id)
     board = Board.of([stage.kind for stage in plan.stages])
+    pilots = place.pilots
     try:
         board = follow(
-            place.store, run_id, board, _view(run_id, as_json), lambda: pilot.is_alive(place.work, run_id)
+            place.store,
+            run_id,
+            board,
+            _view(run_id, as_json),
+            lambda: pilots.is_alive(run_id),
+            waiting=lambda: pilots.waiting(run_id),
+            poll_s=pilots.poll_s,
         )
     except KeyboardInterrupt:
-        remark(f"\ndetached: {run_id} goes on\n{way_back(run_id, place.cluster)}")
+        remark(f"\ndetached: {run_id} goes on\n{way_back(run_id, place)}")
         raise typer.Exit(EXIT_DETACHED) from None
     for note in board.notes:
         remark(f"note: {note}")
@@ -40,11 +86,10 @@ def follow_run(place: Place, run_id: str, *, as_json: bool) -> None:
     show_results(place, run_id, plan, as_json=as_json)
 
 
-def way_back(run_id: str, cluster: str) -> str:
+def way_back(run_id: str, place: Place) -> str:
     """How to return to a run that goes on without this terminal."""
-    option = "" if cluster == "local" else f" --cluster {cluster}"
     return "\n".join(
-        f"  slipway {command:<{len(run_id) + 10}}{option}  # {meaning}"
+        f"  slipway {command:<{len(run_id) + 10}}{place.option}  # {meaning}"
         for command, meaning in (
             (f"status {run_id}", "how far it is"),
             (f"logs {run_id} -f", "what it says"),
@@ -80,28 +125,24 @@ def _raise_for(board: Board, place: Place, run_id: str) -> None:
             )
         raise RunFailed(board.failed_stage, board.cause, board.advice, board.evidence)
     if board.state == "drained":
-        remark(
-            f"{run_id} was stopped on request; `slipway resume {run_id}` goes on from its newest checkpoint"
-        )
+        again = f"`slipway resume {run_id}{place.option}` goes on from its newest checkpoint"
+        remark(f"{run_id} was stopped on request; {again}")
         raise typer.Exit(EXIT_RUN_FAILED)
     if board.state != "complete":
-        raise _driver_failed(run_folder(place.work, run_id) / "driver.log", board.started_s or 0.0, run_id)
+        raise _pilot_failed(place, run_id, board.started_s or 0.0)
 
 
-def _driver_failed(log: Path, since_s: float, run_id: str) -> RunFailed:
-    """A driver that ended without a word in the run's events: it was killed, or could not write them. What it
-    wrote to its log since `since_s` tells which."""
-    cause, way_out = "its driver ended before the run did", f"`slipway resume {run_id}` goes on"
-    if log.exists() and log.stat().st_mtime >= since_s:
-        output = "\n".join(tail(log, 20))
-        failure = classify(Observation(phase="ended", exit_code=EXIT_RUN_FAILED, output=output))
-        if failure is not None:
-            return RunFailed(
-                "run", f"{cause}: {failure.cause}", f"{failure.advice}; then {way_out}", str(log)
-            )
-        if words := last_line(output):
-            cause = f"{cause}: {words}"
-    return RunFailed("run", cause, way_out, str(log))
+def _pilot_failed(place: Place, run_id: str, since_s: float) -> RunFailed:
+    """A pilot that ended without a word in the run's events: it was killed, or could not write them. What it
+    wrote itself since `since_s` tells which."""
+    cause, way_out = "its pilot ended before the run did", f"`slipway resume {run_id}{place.option}` goes on"
+    output, evidence = place.pilots.last_words(run_id, since_s)
+    failure = classify(Observation(phase="ended", exit_code=EXIT_RUN_FAILED, output=output))
+    if failure is not None:
+        return RunFailed("run", f"{cause}: {failure.cause}", f"{failure.advice}; then {way_out}", evidence)
+    if words := last_line(output):
+        cause = f"{cause}: {words}"
+    return RunFailed("run", cause, way_out, evidence)
 
 
 def _view(run_id: str, as_json: bool) -> View:

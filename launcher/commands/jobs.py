@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from launcher.commands.options import AsJson, ClusterName, Fresh, JobFile, Overrides, Rehearse
+from launcher.commands.options import AsJson, ClusterName, Detach, Fresh, JobFile, Overrides, Rehearse
 from launcher.commands.output import columns, remark, say, show_json
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def plan(
     """
     from launcher.planning.text import render, to_json
 
-    made, place = _make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
+    made, place = make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
     if as_json:
         say(to_json(made, _complete(made, place)))
     else:
@@ -96,7 +96,7 @@ def submit(
     overrides: Overrides = None,
     rehearse: Rehearse = False,
     fresh: Fresh = False,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return at once; the run goes on.")] = False,
+    detach: Detach = False,
     as_json: AsJson = False,
 ) -> None:
     """Carry a job to its end, or attach to its run.
@@ -113,22 +113,18 @@ def submit(
 
       slipway submit support-bot.yaml --set training.epochs=5 --detach
     """
-    from launcher import pilot, record
-    from launcher.commands.follow import follow_run, way_back
+    from launcher import record
+    from launcher.commands.follow import attend, stage_shown
 
-    made, place = _make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
+    made, place = make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
     run_id = made.run_id
-    place.require_writable()
-    record.create(place.store, made, run_id)
-    started = pilot.launch(place.store, run_id, place.work)
+    if not place.pilots.is_alive(run_id):
+        place.require_ready()
+        record.create(place.store, made, run_id)
+        stage_shown(place, made, run_id)
+    started = place.pilots.launch(made, run_id)
     _greet(made, place, started)
-    if detach:
-        if as_json:
-            show_json({"run": run_id, "state": "running"})
-        else:
-            say(way_back(run_id, place.cluster))
-    else:
-        follow_run(place, run_id, as_json=as_json)
+    attend(place, run_id, detach=detach, as_json=as_json)
 
 
 def schema(
@@ -159,11 +155,11 @@ def clusters(as_json: AsJson = False) -> None:
         say(columns([[name, str(path)] for name, path in found.items()], ["CLUSTER", "FILE"]))
 
 
-def _make_plan(
+def make_plan(
     job: Path, cluster: str, overrides: list[str] | None, *, rehearse: bool, fresh: bool
 ) -> tuple[Plan, Place]:
-    from artifacts.store import open_store
-    from launcher.commands.options import Place
+    """The plan of a job file, and where it is carried out. Raises UserError with every mistake of the job."""
+    from launcher.commands.options import place_of
     from launcher.machine import detect
     from launcher.plan import make
     from launcher.spec.load import load_cluster, load_job
@@ -171,7 +167,7 @@ def _make_plan(
     loaded, profile = load_job(job, overrides or ()), load_cluster(cluster)
     salt = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if fresh else None
     made = make(loaded, profile, detect(), rehearse=rehearse, fresh=salt)
-    return made, Place(cluster, open_store(made.store), profile.value.work_folder)
+    return made, place_of(cluster, profile.value)
 
 
 def _complete(plan: Plan, place: Place) -> list[StageKind]:

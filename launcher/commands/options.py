@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,41 +12,49 @@ import typer
 
 if TYPE_CHECKING:
     from artifacts.store import Store
+    from launcher.pilots.base import Pilots
+    from launcher.spec.cluster import Cluster
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a cluster profile keeps things."""
+    """Where a cluster profile keeps things, and who drives its runs."""
 
     cluster: str
     store: Store
-    work: Path
+    pilots: Pilots
 
-    def require_writable(self) -> None:
-        """Raises UserError where the store or the work folder can't be written."""
-        import tempfile
+    @property
+    def option(self) -> str:
+        """What a command that is suggested must add to come back to this place."""
+        return "" if self.cluster == "local" else f" --cluster {self.cluster}"
 
-        from launcher.errors import Problem, UserError
-
-        for field, folder in (("store", self.store.local_path("")), ("work", self.work)):
-            if folder is None:
-                continue
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                tempfile.TemporaryFile(dir=folder).close()
-            except OSError as error:
-                what, why = f"{field} {folder}", f"can't be written: {(error.strerror or str(error)).lower()}"
-                way_out = f"name another folder in the profile of cluster {self.cluster}"
-                raise UserError(Problem(where="", what=what, why=why, way_out=way_out)) from error
+    def require_ready(self) -> None:
+        """Raises UserError or ClusterError where a run could not be started here."""
+        self.pilots.require_ready()
 
 
 def open_place(cluster: str) -> Place:
     """Raises UserError for a profile that can't be read."""
-    from artifacts.store import open_store
     from launcher.spec.load import load_cluster
 
-    profile = load_cluster(cluster).value
-    return Place(cluster, open_store(profile.store_uri), profile.work_folder)
+    return place_of(cluster, load_cluster(cluster).value)
+
+
+def place_of(cluster: str, profile: Cluster) -> Place:
+    """The place of a profile: the one choice between this machine and a cluster."""
+    from artifacts.store import open_store
+    from launcher.spec.cluster import LocalCluster
+
+    os.environ.update(profile.store_environment())
+    store = open_store(profile.store_uri)
+    if isinstance(profile, LocalCluster):
+        from launcher.pilots.local import LocalPilots
+
+        return Place(cluster, store, LocalPilots(cluster, store, profile.work_folder))
+    from launcher.pilots.kubernetes import KubernetesPilots
+
+    return Place(cluster, store, KubernetesPilots(cluster, store, profile))
 
 
 def _complete_run(context: typer.Context, incomplete: str) -> Iterator[str]:
@@ -89,6 +98,7 @@ Rehearse = Annotated[
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Train again on purpose, as a new run; data and tokens are kept.")
 ]
+Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; the run goes on.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 RunName = Annotated[
     str | None,

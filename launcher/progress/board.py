@@ -10,7 +10,7 @@ from typing import Any, Literal
 from launcher.progress.journal import RUN
 
 StageState = Literal["pending", "waiting", "running", "restarting", "complete", "drained", "failed"]
-#: interrupted: it was running, and its driver is gone.
+#: interrupted: it was running, and its pilot is gone.
 RunState = Literal["new", "running", "interrupted", "complete", "drained", "failed"]
 
 
@@ -64,7 +64,9 @@ class Board:
     started_s: float | None = None  # the newest drive began
     ended_s: float | None = None
     driven_s: float = 0.0  # time in drives that have ended, pauses between them left out
-    driver: str = ""  # `pid 123 on host`
+    pilot: str = ""  # `pid 123 on host`
+    user: str = ""  # who asked for the newest drive, where that is known
+    waiting: str = ""  # why the pilot has not begun
     failed_stage: str = ""
     cause: str = ""
     advice: str = ""
@@ -79,7 +81,7 @@ class Board:
         """The board of a run's stages after `rows`. `alive`: whether somebody drives it now."""
         board = cls(stages={name: StageRow(name) for name in stages})
         board.apply(rows)
-        return board if alive else board.without_driver()
+        return board if alive else board.without_pilot()
 
     def apply(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Take in rows in order of time (rows of one poll may come from several writers)."""
@@ -89,7 +91,7 @@ class Board:
             elif row["stage"] in self.stages:
                 _apply_stage(self.stages[row["stage"]], row)
 
-    def without_driver(self) -> Board:
+    def without_pilot(self) -> Board:
         if self.state == "running":
             self.state = "interrupted"
             for stage in self.stages.values():
@@ -128,7 +130,8 @@ class Board:
                 stage.state, stage.skipped = "complete", True
         self.created_s = time_s if self.created_s is None else self.created_s
         self.state, self.started_s, self.ended_s = "running", time_s, None
-        self.driver = f"pid {row.get('pid')} on {row.get('host')}"
+        self.pilot = f"pid {row.get('pid')} on {row.get('host')}"
+        self.user = str(row.get("user") or "")
         self.failed_stage = self.cause = self.advice = self.evidence = ""
         self.user_error, self.notes = False, []
 
@@ -165,8 +168,10 @@ def _apply_stage(stage: StageRow, row: Mapping[str, Any]) -> None:
 def _apply_progress(stage: StageRow, row: Mapping[str, Any], time_s: float) -> None:
     if stage.state != "complete":
         stage.state = "running"
-    stage.done, stage.total, stage.unit = row["done"], row.get("total"), row.get("unit", "")
-    if stage.progress_since_s is None:
+    unit = row.get("unit", "")
+    fresh = stage.progress_since_s is None or unit != stage.unit  # inputs are fetched before work begins
+    stage.done, stage.total, stage.unit = row["done"], row.get("total"), unit
+    if fresh:
         stage.progress_since_s, stage.progress_from = time_s, stage.done
     stage.progress_at_s = time_s
     stage.loss = row.get("loss", stage.loss)

@@ -1,11 +1,12 @@
-"""What the driver itself says in a run's events: the run's own rows (stage `run`) and some of each stage's.
+"""What the pilot itself says in a run's events: the run's own rows (stage `run`) and some of each stage's.
 
-Rows of stage `run`: `started` (pid, host, skipped: kinds of stages that were complete already), then one of
-`finished`, `drained`, `failed` (failed_stage, cause, advice, evidence, user_error).
+Rows of stage `run`: `started` (pid, host, user: who asked for it, skipped: kinds of stages that were complete
+already), then one of `finished`, `drained`, `failed` (failed_stage, cause, advice, evidence, user_error).
 """
 
 from __future__ import annotations
 
+import getpass
 import os
 import platform
 from collections.abc import Sequence
@@ -17,9 +18,20 @@ from launcher.status import Fail, Retry
 
 RUN = "run"
 
+#: Who asked for the drive, where that is not the user that this process runs as.
+USER_VARIABLE = "SLIPWAY_USER"
+
+
+def local_user() -> str:
+    """Name of the user of this process; empty where it has none, as in many a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
+
 
 class Journal:
-    """One driver's writer of events. Every row is durable when its method returns."""
+    """One pilot's writer of events. Every row is durable when its method returns."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         self._store, self._run_id = store, run_id
@@ -31,6 +43,7 @@ class Journal:
             "started",
             pid=os.getpid(),
             host=platform.node(),
+            user=os.environ.get(USER_VARIABLE) or local_user(),
             skipped=[str(stage.kind) for stage in skipped],
         )
 
@@ -57,8 +70,9 @@ class Journal:
     def drained(self) -> None:
         self._say(RUN, "drained")
 
-    def note(self, text: str) -> None:
-        self._say(RUN, "note", text=text)
+    def note(self, text: str, stage: StagePlan | None = None) -> None:
+        """Of a stage, or of the run. An empty one takes back the stage's last."""
+        self._say(stage.kind if stage else RUN, "note", text=text)
 
     def finished(self) -> None:
         self._say(RUN, "finished")

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_POLL_S = 0.15
 #: A run of many hours has many segments to list: at most this share of the time goes into looking.
 _LOOKING_SHARE = 0.2
 
@@ -51,11 +50,14 @@ def follow(
     view: View,
     alive: Callable[[], bool],
     *,
+    waiting: Callable[[], str] = lambda: "",
+    poll_s: float = 0.15,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Board:
     """Show the run until nobody drives it any more. Returns its board as it is then.
 
+    Until the pilot has begun, `waiting` says what holds it up. Between two looks `poll_s` seconds pass.
     KeyboardInterrupt passes through, after the view is closed: the run goes on.
     """
     reader = SegmentReader(store, events_prefix(run_id))
@@ -63,10 +65,11 @@ def follow(
         while True:
             driven, began = alive(), clock()
             board.apply(reader.poll())
+            board.waiting = waiting() if board.state == "new" and driven else ""
             view.show(board)
             if not driven:  # asked before the poll: nothing was written after it
-                return board.without_driver()
-            sleep(max(_POLL_S, (clock() - began) / _LOOKING_SHARE))
+                return board.without_pilot()
+            sleep(max(poll_s, (clock() - began) / _LOOKING_SHARE))
     finally:
         view.close(board)
 
@@ -84,9 +87,14 @@ class PlainView:
         self._write, self._every_s, self._clock = write, every_s, clock
         self._said: dict[str, tuple[str, str, int]] = {}
         self._said_at: dict[str, float] = {}
+        self._waiting = ""
 
     def show(self, board: Board) -> None:
         now = self._clock()
+        if board.waiting != self._waiting:
+            self._waiting = board.waiting
+            if board.waiting:
+                self._write(f"{_time_of_day(now)} {'pilot':<8} waiting · {board.waiting}")
         for name, stage in board.stages.items():
             change = (stage.state, stage.note, stage.restarts)
             changed = change != self._said.get(name, ("pending", "", 0))
@@ -114,7 +122,8 @@ class LiveView:
         self._live.start()
 
     def show(self, board: Board) -> None:
-        self._live.update(table(board, self._title, time.time()), refresh=True)
+        title = f"{self._title}  {board.waiting}" if board.waiting else self._title
+        self._live.update(table(board, title, time.time()), refresh=True)
 
     def close(self, board: Board) -> None:
         self.show(board)

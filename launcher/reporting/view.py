@@ -57,7 +57,7 @@ def view(facts: RunFacts) -> Values:
 
 
 def outcome(facts: RunFacts) -> Values:
-    """How the run ended: by its artifacts where all are there, else by what its driver said last."""
+    """How the run ended: by its artifacts where all are there, else by what its pilot said last."""
     rows = [row for row in facts.events if row.get("stage") == "run"]
     last = next((row for row in reversed(rows) if row["kind"] != "note"), {})
     failed = next((row for row in reversed(facts.events) if row["kind"] == "failed"), {})
@@ -217,7 +217,7 @@ def timeline(facts: RunFacts) -> Values | None:
 
 
 def _spans(facts: RunFacts, lines: list[StageLine]) -> list[tuple[float, float]]:
-    """When anything ran: stages, and the starting of the driver before the first of them."""
+    """When anything ran: stages, and the starting of the pilot before the first of them."""
     spans = [(bar.start_s, bar.end_s) for line in lines for bar in line.bars]
     starts = [row["time_s"] for row in facts.events if (row["stage"], row["kind"]) == ("run", "started")]
     return spans + [(start, start) for start in starts] if spans else []

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from artifacts.redact import looks_secret
-from launcher.spec.job import GRAMMARS
+from launcher.spec import grammar, job
 from launcher.spec.section import Conflict, Section
 from launcher.spec.words import kind, listed, shown
 from launcher.spec.yaml import FieldPath
@@ -26,6 +26,7 @@ from launcher.spec.yaml import FieldPath
 T = TypeVar("T", bound=Section)
 
 _MAX_ROUNDS = 10
+_GRAMMARS = {**job.GRAMMARS, **grammar.GRAMMARS}
 #: More are not looked for: a file with more mistakes is not a job.
 MAX_FINDINGS = 50
 
@@ -82,11 +83,14 @@ def secrets(plain: Any, path: FieldPath = ()) -> Iterator[Finding]:
 
 
 def section_at(model: type[Section], path: FieldPath) -> type[Section] | None:
-    """The declaration of the section at `path`; None where there is none."""
-    for part in path:
+    """The declaration of the section at `path`, also in a mapping of sections; None where there is none."""
+    parts = iter(path)
+    for part in parts:
         field = model.model_fields.get(str(part))
         section = _section_in(field.annotation) if field else None
-        if section is None:
+        if section is None or field is None:
+            return None
+        if typing.get_origin(field.annotation) is dict and next(parts, None) is None:
             return None
         model = section
     return model
@@ -137,13 +141,17 @@ def _path_in(plain: Any, location: tuple[str | int, ...]) -> FieldPath:
 
 
 def _conflict(plain: Any, section: FieldPath, conflict: Conflict) -> Finding:
-    paths = [
-        (*section, *(int(part) if part.isdigit() else part for part in field.split(".")))
-        for field in conflict.fields
-    ]
+    paths = [(*section, *_parts(field)) for field in conflict.fields]
     present = [path for path in paths if _holds(plain, path)]
     first = present[0] if present else section
     return Finding(first, conflict.why, conflict.way_out, tuple(path for path in paths if path != first))
+
+
+def _parts(field: str | FieldPath) -> FieldPath:
+    """`"after.1"` -> `("after", 1)`."""
+    if isinstance(field, tuple):
+        return field
+    return tuple(int(part) if part.isdigit() else part for part in field.split("."))
 
 
 def _unknown_key(model: type[Section], path: FieldPath) -> Finding:
@@ -189,6 +197,7 @@ _TYPES = {
     "float_type": "a number",
     "bool_type": "true or false",
     "list_type": "a list",
+    "dict_type": "a mapping (`key: value` lines)",
     "model_type": "a mapping (`key: value` lines)",
     "finite_number": "a finite number",
 }
@@ -213,7 +222,7 @@ def _expected(item: Any) -> str:
     if name == "literal_error":
         return listed([f"`{choice}`" for choice in _choices(item)])
     if name == "string_pattern_mismatch":
-        return GRAMMARS[context["pattern"]]
+        return _GRAMMARS[context["pattern"]]
     raise AssertionError(f"no words for {name}: {item['msg']}")
 
 

@@ -16,12 +16,12 @@ from pydantic_core import PydanticCustomError
 
 @dataclass(frozen=True)
 class Conflict:
-    """Fields (dotted, relative to the section that declares the conflict) that don't go together, and why.
+    """Fields (relative to the section that declares the conflict) that don't go together, and why.
 
-    The message stands at the first of them that the file has. It is left out while one of them is wrong by
-    itself."""
+    They are dotted, or tuples where a key of a mapping may hold dots itself. The message stands at the first
+    of them that the file has. It is left out while one of them is wrong by itself."""
 
-    fields: tuple[str, ...]
+    fields: tuple[str | tuple[str | int, ...], ...]
     why: str
     way_out: str = ""
 
@@ -48,7 +48,7 @@ class Section(BaseModel):
     @model_validator(mode="after")
     def _refuse_conflicts(self) -> Section:
         if found := list(self.conflicts()):
-            text = "; ".join(f"{', '.join(conflict.fields)}: {conflict.why}" for conflict in found)
+            text = "; ".join(f"{', '.join(map(str, conflict.fields))}: {conflict.why}" for conflict in found)
             raise PydanticCustomError("conflict", "{text}", {"text": text, "conflicts": found})
         return self
 

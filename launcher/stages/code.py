@@ -18,6 +18,7 @@ from typing import Any
 
 from artifacts.contract import StageKind, canonical_json
 from launcher.digests import Digests
+from launcher.stages.image_files import digest_files
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN_LOCK = Path("requirements/train.lock")
@@ -45,10 +46,13 @@ _NAME = re.compile(r"(?:train|artifacts)(?:\.[a-z_][a-z0-9_]*)+")
 _PACKAGES = ("artifacts", "launcher.stages", "train")
 #: How stages are started and reach their files, and what they say meanwhile: no part of what they make.
 _PLUMBING = {
+    "artifacts.cache",
     "artifacts.contract",
+    "artifacts.download",
     "artifacts.events",
     "artifacts.local",
     "artifacts.manifest",
+    "artifacts.s3",
     "artifacts.segments",
     "artifacts.store",
     "train.attempts",
@@ -70,7 +74,11 @@ class CodeDigests:
         self._versions: dict[str, str] | None = None
 
     def __call__(self, kind: StageKind) -> str:
-        """Hex SHA-256 over the stage's sources and the locked versions of its libraries."""
+        """Hex SHA-256 over the stage's sources and the locked versions of its libraries; of the image, over
+        all files that go in."""
+        if kind is StageKind.IMAGE:
+            files = digest_files(self._root, self._content)
+            return hashlib.sha256(canonical_json(files)).hexdigest()
         sources = {name: self._module(path)["tree"] for name, path in self.sources(kind).items()}
         if self._versions is None:
             self._versions = locked_versions(self._root / TRAIN_LOCK)
@@ -97,6 +105,10 @@ class CodeDigests:
         return next(
             (path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None
         )
+
+    def _content(self, path: Path) -> str:
+        """Of a module what it does, of any other file its bytes."""
+        return self._module(path)["tree"] if path.suffix == ".py" else self._digests.sha256(path)[1]
 
     def _module(self, path: Path) -> dict[str, Any]:
         facts: dict[str, Any] = self._digests.derived(path, "module", _parse)[1]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from artifacts.contract import ModelParams, StageKind, StagePlan, TwinParams
-from artifacts.manifest import Manifest, read_marker, write_marker
+from artifacts.manifest import Manifest, manifest_at, read_marker, write_marker
 from artifacts.store import Store, file_uri_path, open_store
 from launcher import dimensions
 from launcher.digests import Digests
@@ -24,6 +24,7 @@ from launcher.spec.job import Job, Twin
 from launcher.spec.load import Loaded
 from launcher.stages import data as data_stage
 from launcher.stages import hub_cache, model_folder
+from launcher.stages.done import is_remote
 from launcher.stages.keys import CodeDigest, stage, stage_key
 
 #: The longest sequence of a twin, unless the job asks for longer ones.
@@ -81,31 +82,42 @@ def plan(params: ModelParams, data: StagePlan, code: CodeDigest) -> StagePlan:
 def commit_in_place(
     stage: StagePlan, store: Store, digests: Digests, environment: Mapping[str, str] = os.environ
 ) -> Manifest | None:
-    """Write the marker of a model on this machine; None where a stage process has to fetch or make it.
+    """Write the marker of a model that is used where it lies; None where a stage process has to fetch or make
+    it, or where it lies on this machine and the store is read by others (`launcher.stages.model_upload`).
 
     Cheap to repeat: an unchanged folder is not read again, and a marker that points to where the model no
     longer lies is replaced. Raises UserError where a folder is not what the plan saw.
     """
     params: ModelParams = stage.params
+    if is_remote(store) and on_this_machine(params):
+        return None
     if params.source == "store":
-        manifest = _store_manifest(params.location or "")
+        manifest = manifest_at(params.location or "")
         if manifest is None or manifest.content_digest != params.sha256:
-            raise _changed(params, "the artifact is missing or not the pinned one", "slipway pin JOB")
+            raise changed(params, "the artifact is missing or not the pinned one", "slipway pin JOB")
+        if is_remote(store) and file_uri_path(manifest.location or "") is not None:
+            raise changed(params, f"its files lie on another machine ({manifest.location})", "choose another")
     else:
-        folder = _folder_in_place(params, environment)
+        folder = None if is_remote(store) else _folder_in_place(params, environment)
         if folder is None:
             return None
         if faults := model_folder.faults(folder):
             if params.source == "hub":  # a download that was not finished
                 return None
-            raise _changed(params, f"the folder {faults[0].why}", faults[0].way_out)
+            raise changed(params, f"the folder {faults[0].why}", faults[0].way_out)
         files = model_folder.entries(folder, digests)
         if params.source == "folder" and Manifest(files=files).content_digest != params.sha256:
-            raise _changed(params, "the folder changed since the plan was made", "submit again")
+            raise changed(params, "the folder changed since the plan was made", "submit again")
         manifest = Manifest(files=files, location=folder.as_uri())
     if read_marker(store, stage.output) != manifest:
         write_marker(store, stage.output, manifest)
     return manifest
+
+
+def on_this_machine(params: ModelParams) -> bool:
+    """Whether the model (a rehearsal's original) lies in a folder or store of this machine alone."""
+    source = params.twin_of or params.source
+    return source == "folder" or (source == "store" and file_uri_path(params.location or "") is not None)
 
 
 def _folder_in_place(params: ModelParams, environment: Mapping[str, str]) -> Path | None:
@@ -218,8 +230,13 @@ def _store(job: Loaded[Job]) -> Source:
     if "://" not in location:
         location = Path(location).as_uri()
     where, what = job.where("model.store"), f"model.store: {model.store}"
+    params = ModelParams(
+        source="store", location=location, sha256=model.sha256, trust_remote_code=model.trust_remote_code
+    )
     try:
-        manifest = _store_manifest(location)
+        if is_remote(open_store(location)):
+            return Source(params)  # pinned, and looked at when the stage runs: a plan needs no network
+        manifest = manifest_at(location)
     except ValueError as error:
         return Source(problems=[Problem(where=where, what=what, why=str(error))])
     if manifest is None:
@@ -230,18 +247,8 @@ def _store(job: Loaded[Job]) -> Source:
         why = f"its digest is {digest[:12]}…, model.sha256 says {(model.sha256 or '')[:12]}…"
         way_out = f"slipway pin {job.path}, if the artifact there is the one you mean"
         return Source(problems=[Problem(where=where, what=what, why=why, way_out=way_out)])
-    params = ModelParams(
-        source="store", location=location, sha256=model.sha256, trust_remote_code=model.trust_remote_code
-    )
     folder = file_uri_path(manifest.location or "")
     return Source(params, _dimensions(folder) if folder else None)
-
-
-def _store_manifest(location: str) -> Manifest | None:
-    """The manifest of the artifact at the URI `location`, with the folder that holds its files."""
-    parent, _, name = location.rstrip("/").rpartition("/")
-    manifest = read_marker(open_store(parent), name)
-    return manifest and dataclasses.replace(manifest, location=manifest.location or location.rstrip("/"))
 
 
 def _dimensions(folder: Path) -> Dimensions | None:
@@ -257,5 +264,5 @@ def _key_params(params: ModelParams) -> dict[str, object]:
     return values
 
 
-def _changed(params: ModelParams, why: str, way_out: str) -> UserError:
+def changed(params: ModelParams, why: str, way_out: str) -> UserError:
     return UserError(Problem(where="", what=f"model {params.location}", why=why, way_out=way_out))

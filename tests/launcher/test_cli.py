@@ -19,7 +19,7 @@ import pytest
 
 from artifacts.local import LocalStore
 from launcher.commands.follow import _escaped
-from launcher.pilot import alive_runs
+from launcher.pilots.local import LocalPilots
 from tests.launcher.driving import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +33,7 @@ class Desk:
         self.folder = folder
         self.store = LocalStore(folder / ".slipway/store")
         self.work = folder / ".slipway/work"
+        self.pilots = LocalPilots("local", self.store, self.work)
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
@@ -85,9 +86,9 @@ class Desk:
     def wait_for_stage(self, kind: str) -> None:
         wait_for(lambda: kind in self.ledger(), 30)
 
-    def driver(self) -> int:
+    def pilot(self) -> int:
         """The process that drives the one run."""
-        (run,) = alive_runs(self.work)
+        (run,) = self.pilots.alive_runs()
         rows = [json.loads(line) for i in self.store.list(f"runs/{run}/events") for line in self.lines(i.key)]
         return max((row for row in rows if row["stage"] == "run"), key=lambda row: row["time_s"])["pid"]
 
@@ -99,7 +100,7 @@ class Desk:
 def desk(tmp_path: Path) -> Iterator[Desk]:
     desk = Desk(tmp_path)
     yield desk
-    wait_for(lambda: not alive_runs(desk.work), 60)  # no process outlives its test
+    wait_for(lambda: not desk.pilots.alive_runs(), 60)  # no process outlives its test
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,10 @@ def test_an_answer_gives_no_orders_to_the_terminal() -> None:
 # Help and imports ---------------------------------------------------------------------------------------
 
 
-COMMANDS = "init pin plan submit status logs resume cancel runs fetch verify report gc data schema clusters"
+COMMANDS = (
+    "init pin plan submit stage render status logs dashboard resume cancel runs fetch verify report gc data "
+    "schema clusters"
+)
 
 
 def test_help_lists_every_command_and_the_exit_codes(done: Desk) -> None:
@@ -302,14 +306,14 @@ def test_following_the_logs_goes_from_stage_to_stage(desk: Desk) -> None:
     assert desk.json("runs")[0]["state"] == "complete"  # type: ignore[index]
 
 
-def test_a_killed_driver_is_told_and_the_next_submit_goes_on(desk: Desk) -> None:
+def test_a_killed_pilot_is_told_and_the_next_submit_goes_on(desk: Desk) -> None:
     desk.behave(train=["slow:2"])
     first = desk.start("submit", "bot.yaml")
     desk.wait_for_stage("train")
-    os.kill(desk.driver(), signal.SIGKILL)
+    os.kill(desk.pilot(), signal.SIGKILL)
     _, err = first.communicate(timeout=30)
     assert first.returncode == 1
-    assert "the run failed: its driver ended before the run did" in err and "`slipway resume" in err
+    assert "the run failed: its pilot ended before the run did" in err and "`slipway resume" in err
     assert (desk.json("runs"))[0]["state"] == "interrupted"  # type: ignore[index]
     desk.slipway("submit", "bot.yaml")
     assert desk.ledger().count("merge") == 1
@@ -407,18 +411,18 @@ def test_a_store_or_work_folder_that_can_not_be_written_is_told_before_the_start
     (tmp_path / "closed.yaml").write_text(f"backend: local\n{field}: bot.yaml/inside\n")
     said = desk.slipway("submit", "bot.yaml", "--cluster", "./closed.yaml", code=2)
     assert said.startswith(f"error: {field} {tmp_path}/bot.yaml/inside: can't be written: not a directory")
-    assert said.count("\n") == 1 and alive_runs(desk.work) == []
+    assert said.count("\n") == 1 and desk.pilots.alive_runs() == []
 
 
-def test_a_driver_that_could_not_write_its_events_says_why(desk: Desk) -> None:
+def test_a_pilot_that_could_not_write_its_events_says_why(desk: Desk) -> None:
     desk.behave(train=["slow:3"])
     first = desk.start("submit", "bot.yaml")
     desk.wait_for_stage("train")
-    (log,) = desk.work.glob("runs/*/driver.log")
+    (log,) = desk.work.glob("runs/*/pilot.log")
     log.write_text("OSError: [Errno 28] No space left on device: '/store/runs'\n")
-    os.kill(desk.driver(), signal.SIGKILL)
+    os.kill(desk.pilot(), signal.SIGKILL)
     _, err = first.communicate(timeout=30)
-    assert "its driver ended before the run did: a disk is full" in err and "free space" in err
+    assert "its pilot ended before the run did: a disk is full" in err and "free space" in err
     desk.slipway("submit", "bot.yaml")
 
 

@@ -1,4 +1,4 @@
-"""`launcher.backends`: locks that outlive the driver, the stage host's pipe, light stages."""
+"""`launcher.backends`: locks that outlive the pilot, the stage host's pipe, light stages."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def test_a_lock_is_held_until_the_last_process_that_inherited_it_ends(tmp_path: 
 # Processes ----------------------------------------------------------------------------------------------
 
 
-def test_a_light_stage_dies_with_its_driver(tmp_path: Path) -> None:
-    """A driver that is killed leaves no process behind that writes on."""
+def test_a_light_stage_dies_with_its_pilot(tmp_path: Path) -> None:
+    """A pilot that is killed leaves no process behind that writes on."""
     reader, writer = os.pipe()
 
     def drive() -> None:
@@ -89,11 +89,11 @@ def test_a_light_stage_dies_with_its_driver(tmp_path: Path) -> None:
         os.write(writer, str(stage.pid).encode())
         time.sleep(60)
 
-    driver = _fork(drive)
+    pilot = _fork(drive)
     pid = int(os.read(reader, 100))
     time.sleep(0.1)
-    os.kill(driver, signal.SIGKILL)
-    os.waitpid(driver, 0)
+    os.kill(pilot, signal.SIGKILL)
+    os.waitpid(pilot, 0)
     wait_for(lambda: not _runs(pid))
 
 

@@ -17,7 +17,7 @@ from artifacts.manifest import is_complete, verify
 from artifacts.segments import read_all
 from launcher import record
 from launcher.errors import RunFailed, UserError
-from launcher.pilot import is_alive
+from launcher.pilots.local import LocalPilots
 from launcher.run import drive
 from tests.launcher.driving import Yard, make_plan, wait_for, yard
 
@@ -207,7 +207,7 @@ def fork(function: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-def test_a_driver_killed_at_any_side_effect_converges(yard: Yard, before: bool) -> None:
+def test_a_pilot_killed_at_any_side_effect_converges(yard: Yard, before: bool) -> None:
     for deaths_after in range(1, 60):
         plan = make_plan(yard.store, key=f"{deaths_after:02x}")
 
@@ -228,7 +228,7 @@ def test_a_driver_killed_at_any_side_effect_converges(yard: Yard, before: bool) 
 
 
 @pytest.mark.parametrize("stage", ["model", "prepare", "train", "merge", "predict"])
-def test_a_driver_killed_during_a_stage_converges(yard: Yard, stage: str) -> None:
+def test_a_pilot_killed_during_a_stage_converges(yard: Yard, stage: str) -> None:
     """The stage's process goes on for a while (training saves); the next drive waits for it."""
     yard.behave(**{stage: ["slow:1"]})
     plan = make_plan(yard.store)
@@ -239,7 +239,7 @@ def test_a_driver_killed_during_a_stage_converges(yard: Yard, stage: str) -> Non
     os.waitpid(child, 0)
     assert carry(yard, plan) == "finished"
     assert_whole(yard, plan)
-    assert not is_alive(yard.work, plan.run_id)
+    assert not LocalPilots("local", yard.store, yard.work).is_alive(plan.run_id)
 
 
 def test_two_runs_that_share_an_artifact_make_it_once(yard: Yard) -> None:

@@ -17,7 +17,7 @@ import pytest
 from artifacts.events import events_prefix
 from artifacts.local import LocalStore
 from artifacts.segments import read_all
-from launcher.pilot import alive_runs
+from launcher.pilots.local import LocalPilots
 
 ROOT = Path(__file__).parents[2]
 JOB = str(ROOT / "examples/quickstart.yaml")
@@ -64,7 +64,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     place = Place(tmp_path_factory.mktemp("quickstart"))
     yield place
-    assert not alive_runs(place.work)
+    assert not LocalPilots("local", place.store, place.work).alive_runs()
 
 
 @pytest.fixture(scope="module")

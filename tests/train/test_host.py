@@ -1,4 +1,4 @@
-"""The stage host as its driver sees it: a real process, spoken to over pipes."""
+"""The stage host as its pilot sees it: a real process, spoken to over pipes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def main(argv):
 }
 
 
-class Driver:
+class Pilot:
     def __init__(self, folder: Path, stubs: dict[str, str] | None = None) -> None:
         self.folder = folder
         package = folder / "train"
@@ -93,66 +93,66 @@ def _alive(pid: int) -> bool:
 
 
 @pytest.fixture
-def driver(tmp_path: Path) -> Iterator[Driver]:
-    driver = Driver(tmp_path)
-    yield driver
-    driver.process.kill()
-    driver.process.wait()
-    for stream in (driver.process.stdin, driver.process.stdout):
+def pilot(tmp_path: Path) -> Iterator[Pilot]:
+    pilot = Pilot(tmp_path)
+    yield pilot
+    pilot.process.kill()
+    pilot.process.wait()
+    for stream in (pilot.process.stdin, pilot.process.stdout):
         stream.close()
 
 
-def test_requests_before_ready_wait_for_what_they_need(driver: Driver) -> None:
-    driver.ask("1", "train", "exit", "3", COLOUR="blue")
-    driver.ask("2", "prepare", "exit", "0")
-    answers = [driver.answer() for _ in range(5)]
+def test_requests_before_ready_wait_for_what_they_need(pilot: Pilot) -> None:
+    pilot.ask("1", "train", "exit", "3", COLOUR="blue")
+    pilot.ask("2", "prepare", "exit", "0")
+    answers = [pilot.answer() for _ in range(5)]
     first = next(i for i, answer in enumerate(answers) if answer == {"ready": True})
     assert {"id": "2", "exit": 0} in answers[:first], "prepare needs nothing heavy"
     assert answers[-1] == {"id": "1", "exit": 3}
-    assert driver.log("1").read_text() == "stage ['train', 'exit', '3'] blue\n"
+    assert pilot.log("1").read_text() == "stage ['train', 'exit', '3'] blue\n"
 
 
 @pytest.mark.parametrize(("word", "code"), [("usage", 2), ("crash", 1)])
-def test_every_ending_is_reported(driver: Driver, word: str, code: int) -> None:
-    driver.ask("1", "prepare", word)
-    pid = driver.answer()["pid"]
-    assert driver.answer() in ({"id": "1", "exit": code}, {"ready": True})
+def test_every_ending_is_reported(pilot: Pilot, word: str, code: int) -> None:
+    pilot.ask("1", "prepare", word)
+    pid = pilot.answer()["pid"]
+    assert pilot.answer() in ({"id": "1", "exit": code}, {"ready": True})
     assert not _alive(pid)
-    assert ("RuntimeError: broken" in driver.log("1").read_text()) == (word == "crash")
+    assert ("RuntimeError: broken" in pilot.log("1").read_text()) == (word == "crash")
 
 
-def test_a_killed_stage_is_reported_with_its_signal(driver: Driver) -> None:
-    assert driver.answer() == {"ready": True}
-    driver.ask("1", "train", "sleep")
-    os.kill(driver.started("1"), signal.SIGKILL)
-    assert driver.answer() == {"id": "1", "exit": -9}
+def test_a_killed_stage_is_reported_with_its_signal(pilot: Pilot) -> None:
+    assert pilot.answer() == {"ready": True}
+    pilot.ask("1", "train", "sleep")
+    os.kill(pilot.started("1"), signal.SIGKILL)
+    assert pilot.answer() == {"id": "1", "exit": -9}
 
 
-def test_the_end_of_stdin_drains(driver: Driver) -> None:
-    assert driver.answer() == {"ready": True}
-    driver.ask("1", "train", "drain")
-    driver.started("1")
-    driver.process.stdin.close()
-    assert driver.answer() == {"id": "1", "exit": 75}
-    assert driver.process.wait(10) == 0
-    assert driver.log("1").read_text().endswith("drained\n")
+def test_the_end_of_stdin_drains(pilot: Pilot) -> None:
+    assert pilot.answer() == {"ready": True}
+    pilot.ask("1", "train", "drain")
+    pilot.started("1")
+    pilot.process.stdin.close()
+    assert pilot.answer() == {"id": "1", "exit": 75}
+    assert pilot.process.wait(10) == 0
+    assert pilot.log("1").read_text().endswith("drained\n")
 
 
-def test_stages_die_with_the_host(driver: Driver) -> None:
-    assert driver.answer() == {"ready": True}
+def test_stages_die_with_the_host(pilot: Pilot) -> None:
+    assert pilot.answer() == {"ready": True}
     pids = []
     for request_id, stage in (("1", "train"), ("2", "prepare")):
-        driver.ask(request_id, stage, "drain")
-        pids.append(driver.started(request_id))
-    driver.process.kill()
+        pilot.ask(request_id, stage, "drain")
+        pids.append(pilot.started(request_id))
+    pilot.process.kill()
     _until(lambda: not any(map(_alive, pids)))
 
 
 def test_the_host_ends_when_an_import_fails(tmp_path: Path) -> None:
-    driver = Driver(tmp_path, {"train/preload.py": "raise ImportError('no torch')\n"})
-    driver.ask("1", "train", "sleep")
-    assert driver.process.wait(10) == 1
-    assert driver.process.stdout.read() == b""
+    pilot = Pilot(tmp_path, {"train/preload.py": "raise ImportError('no torch')\n"})
+    pilot.ask("1", "train", "sleep")
+    assert pilot.process.wait(10) == 1
+    assert pilot.process.stdout.read() == b""
 
 
 def _threads_of_parent() -> int:

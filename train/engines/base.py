@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from artifacts.contract import EXIT_FAILED, EXIT_USER_ERROR
+from artifacts.download import InputError
 from train.stage import StageError, StageUserError
 
 #: Restarts of the group in a row without a new checkpoint in between.
@@ -57,6 +58,10 @@ def ending_of(error: BaseException, rank: int) -> Ending:
     if isinstance(error, StageError):
         return Ending(
             rank=rank, kind="refused", cause=error.cause, advice=error.advice, exit_code=error.exit_code
+        )
+    if isinstance(error, InputError):
+        return Ending(
+            rank=rank, kind="refused", cause=error.cause, advice=error.advice, exit_code=EXIT_FAILED
         )
     cause = f"{type(error).__name__}: {error}".splitlines()[0]
     if isinstance(error, _REPEATED):

@@ -24,6 +24,7 @@ from train.attempts import stop_attempt_key, write_ending
 from train.checkpoint import Checkpoints, gather
 from train.engines.base import Ending, RankJob, ending_of
 from train.loop import TrainTask, train_rank
+from train.stage import fetch_progress
 
 STOP_CHECK_S = 1.0
 
@@ -140,11 +141,15 @@ class Rank:
             group=self.group,
             events=events,
         )
+<<<<<<< HEAD
         requests = [stop_key(self.job.run_id), stop_attempt_key(self.prefix, attempt)]
+=======
+        looks, fetched = self.number == 0, fetch_progress(events)
+>>>>>>> main
         return TrainTask(
             params=stage.params,
-            model=local_folder(self.store, stage.inputs["model"]),
-            prepared=local_folder(self.store, stage.inputs["prepare"]),
+            model=local_folder(self.store, stage.inputs["model"], progress=fetched),
+            prepared=local_folder(self.store, stage.inputs["prepare"], progress=fetched),
             store=self.store,
             prefix=self.prefix,
             run_id=self.job.run_id,

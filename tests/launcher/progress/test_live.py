@@ -56,7 +56,7 @@ STORY = [
 
 def test_a_board_in_the_middle() -> None:
     board = Board.of(STAGES, STORY)
-    assert board.state == "running" and board.driver == "pid 7 on box"
+    assert board.state == "running" and board.pilot == "pid 7 on box"
     data, prepare, train = board.stages.values()
     assert (data.state, data.skipped) == ("complete", True)
     assert (prepare.state, prepare.duration_s(999)) == ("complete", 2)
@@ -75,7 +75,7 @@ def test_a_resumed_training_is_not_thought_faster_than_it_is() -> None:
     assert board.stages["train"].eta_s() == pytest.approx(16.0)
 
 
-def test_without_a_driver_a_running_run_is_interrupted() -> None:
+def test_without_a_pilot_a_running_run_is_interrupted() -> None:
     board = Board.of(STAGES, STORY, alive=False)
     assert (board.state, board.stages["train"].state) == ("interrupted", "pending")
 
@@ -155,7 +155,7 @@ def test_the_table_shows_progress_loss_speed_and_time_left() -> None:
     assert "complete already" in next(line for line in text.splitlines() if "data" in line)
 
 
-def test_follow_ends_with_the_driver_and_misses_no_last_word(tmp_path: Any) -> None:
+def test_follow_ends_with_the_pilot_and_misses_no_last_word(tmp_path: Any) -> None:
     store = LocalStore(tmp_path)
     writer = SegmentWriter(store, "runs/bot-1/events", "run-1", flush_every_s=0)
     looks = iter([True, True, False])
@@ -163,7 +163,7 @@ def test_follow_ends_with_the_driver_and_misses_no_last_word(tmp_path: Any) -> N
 
     def alive() -> bool:
         driven = next(looks)
-        if not driven:  # the driver's last word, between two looks
+        if not driven:  # the pilot's last word, between two looks
             writer.append(row(130, "run", "finished"))
         return driven
 

@@ -15,7 +15,7 @@ from artifacts.contract import Plan, StageKind
 from launcher.machine import Machine
 from tests.launcher.plans import EIGHT_H100, GIB, JOB, fixed_code, make_plan, write_job, write_model
 
-DATA, MODEL, PREPARE, TRAIN, MERGE, PREDICT = StageKind
+_IMAGE, DATA, MODEL, PREPARE, TRAIN, MERGE, PREDICT = StageKind
 EVERY = set(StageKind)
 
 

@@ -1,0 +1,226 @@
+"""Kubernetes objects of a run: a pure function of the plan, the run's id and the images.
+
+`run_objects` starts a whole run (`kubectl apply` of them does what `submit` does): the plan as a ConfigMap,
+the pilot's Job, a NetworkPolicy. `stage_object` is what the pilot makes for each stage: a RayJob that trains,
+a Job for any other. Objects are plain dictionaries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from artifacts.contract import EXIT_FAILED, EXIT_USER_ERROR, Plan, StageKind, StagePlan
+from launcher.backends.pod_template import CONTAINER, PLAN_FILE, WORK, Object, Pod, pod_template
+from launcher.backends.rayjob import ray_job_spec
+from launcher.errors import Problem, UserError
+from launcher.names import short_key
+from launcher.spec.kubernetes import KubernetesCluster
+from launcher.spec.nodes import Resources
+from launcher.stages.image import Images
+
+PILOT = "pilot"
+#: Id of the drive that made a stage's object.
+DRIVE = "slipway/drive"
+#: The pilot must see how a stage ended, however short `limits.keep_s` is.
+_LEAST_KEEP_S = 300
+_PILOT_RETRIES = 20
+#: Of a ConfigMap's data (Kubernetes API, `MaxSecretSize`), less its names.
+_MAX_PLAN_BYTES = 1024**2 - 1024
+
+
+def stage_name(stage: StagePlan) -> str:
+    """The same for every run: the API server lets one object have it, so one makes the artifact."""
+    return f"slipway-{stage.kind}-{short_key(stage.key)}"
+
+
+def pilot_name(run_id: str) -> str:
+    return f"slipway-pilot-{run_id}"
+
+
+def plan_name(run_id: str) -> str:
+    return f"slipway-plan-{run_id}"
+
+
+def labels(plan: Plan, run_id: str, stage_kind: StageKind | str = PILOT) -> dict[str, str]:
+    """Of an object of the run: of one stage, or of the pilot."""
+    marks = {
+        "app.kubernetes.io/managed-by": "slipway",
+        "slipway/run": run_id,
+        "slipway/job": plan.name,
+        "slipway/stage": str(stage_kind),
+    }
+    return marks if stage_kind == PILOT else {**marks, "slipway/key": short_key(plan.stage(stage_kind).key)}
+
+
+def run_objects(plan: Plan, run_id: str, images: Images) -> list[Object]:
+    """All that starts a run, in the order to apply it."""
+    profile = KubernetesCluster.model_validate(plan.profile)
+    policy = [network_policy(plan, run_id)] if profile.network_policy else []
+    return [plan_config_map(plan, run_id), *policy, pilot_job(plan, run_id, images)]
+
+
+def plan_config_map(plan: Plan, run_id: str) -> Object:
+    """Raises UserError for a plan that is too large."""
+    profile = KubernetesCluster.model_validate(plan.profile)
+    text = plan.to_json()
+    if len(text) > _MAX_PLAN_BYTES:
+        why = f"{len(text):,} bytes; Kubernetes holds 1 MiB of it"
+        raise UserError(Problem(where="", what="the plan", why=why, way_out="name fewer data files"))
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(profile, plan_name(run_id), labels(plan, run_id)),
+        "immutable": True,
+        "data": {"plan.json": text.decode()},
+    }
+
+
+def network_policy(plan: Plan, run_id: str) -> Object:
+    """Who may connect to the run's pods: each other, and the operator to Ray's job server. What they connect
+    to (the store, the API server, a hub) stays open."""
+    profile = KubernetesCluster.model_validate(plan.profile)
+    own = {"podSelector": {"matchLabels": {"slipway/run": run_id}}}
+    operator = {
+        "namespaceSelector": {},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}},
+    }
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(profile, f"slipway-{run_id}", labels(plan, run_id)),
+        "spec": {
+            **own,
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {"from": [own]},
+                {"from": [operator], "ports": [{"protocol": "TCP", "port": 8265}]},
+            ],
+        },
+    }
+
+
+def pilot_job(plan: Plan, run_id: str, images: Images) -> Object:
+    """The Job that drives the run to its end. A pilot that is lost is replaced; one that says that the run
+    has failed is not."""
+    profile = KubernetesCluster.model_validate(plan.profile)
+    resources = profile.resources.pilot
+    marks = labels(plan, run_id)
+    pod = Pod(
+        image=images.pilot,
+        plan=plan_name(run_id),
+        args=("python", "-m", "launcher.pilots.pod", "--plan", PLAN_FILE, "--run", run_id),
+        cpus=resources.cpus,
+        memory_bytes=resources.memory_bytes,
+        labels=marks,
+        service_account=profile.pilot_service_account,
+        token=True,
+        secrets=False,
+        spec={"restartPolicy": "Never"},
+    )
+    ended = {"containerName": CONTAINER, "operator": "In", "values": [EXIT_FAILED, EXIT_USER_ERROR]}
+    return _job(
+        profile,
+        pilot_name(run_id),
+        marks,
+        {
+            "backoffLimit": _PILOT_RETRIES,
+            "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": ended}, _IGNORE_DISRUPTION]},
+            "template": pod_template(profile, pod),
+        },
+    )
+
+
+def stage_object(plan: Plan, run_id: str, stage: StagePlan, images: Images, drive: str = "") -> Object:
+    """What carries out one stage in the cluster. Raises ValueError for a stage that does not run there."""
+    if stage.kind in (StageKind.IMAGE, StageKind.DATA):
+        raise ValueError(f"stage {stage.kind} does not run in the cluster")
+    profile = KubernetesCluster.model_validate(plan.profile)
+    marks = labels(plan, run_id, stage.kind)
+    command = _stage_command(stage, run_id)
+    if stage.kind == StageKind.TRAIN:
+        spec = ray_job_spec(
+            profile,
+            stage.params.world_size,
+            image=images.train,
+            plan_name=plan_name(run_id),
+            command=command,
+            labels=marks,
+        )
+        found: Object = {
+            "apiVersion": "ray.io/v1",
+            "kind": "RayJob",
+            "metadata": _metadata(profile, stage_name(stage), marks),
+            "spec": spec,
+        }
+    else:
+        found = _stage_job(profile, run_id, stage, images, marks, command)
+    metadata = found["metadata"]
+    if profile.queue.kueue:
+        metadata["labels"]["kueue.x-k8s.io/queue-name"] = profile.queue.kueue
+    if drive:
+        metadata.setdefault("annotations", {})[DRIVE] = drive
+    return found
+
+
+def _stage_job(
+    profile: KubernetesCluster,
+    run_id: str,
+    stage: StagePlan,
+    images: Images,
+    marks: dict[str, str],
+    command: Sequence[str],
+) -> Object:
+    resources: Resources = getattr(profile.resources, stage.kind)
+    pod = Pod(
+        image=images.train,
+        plan=plan_name(run_id),
+        args=command,
+        cpus=resources.cpus,
+        memory_bytes=resources.memory_bytes,
+        labels=marks,
+        service_account=profile.service_account,
+        spec={"restartPolicy": "Never"},
+    )
+    spec: Object = {
+        "backoffLimit": 0,  # the pilot decides on retries
+        "podFailurePolicy": {"rules": [_IGNORE_DISRUPTION]},
+        "activeDeadlineSeconds": profile.limits.stage_s + profile.limits.pending_s,
+        "template": pod_template(profile, pod),
+    }
+    if profile.queue.kueue:
+        spec["suspend"] = True  # Kueue admits it
+    return _job(profile, stage_name(stage), marks, spec)
+
+
+_IGNORE_DISRUPTION: Object = {
+    "action": "Ignore",
+    "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+}
+
+
+def _job(profile: KubernetesCluster, name: str, marks: dict[str, str], spec: Object) -> Object:
+    keep_s = max(profile.limits.keep_s, _LEAST_KEEP_S)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": _metadata(profile, name, marks),
+        "spec": {"ttlSecondsAfterFinished": keep_s, **spec},
+    }
+
+
+def _stage_command(stage: StagePlan, run_id: str) -> tuple[str, ...]:
+    return (
+        *("python", "-m", "train.pod", str(stage.kind)),
+        *("--plan", PLAN_FILE, "--run", run_id, "--work", WORK),
+    )
+
+
+def _metadata(profile: KubernetesCluster, name: str, marks: dict[str, str]) -> Object:
+    metadata: Object = {
+        "name": name,
+        "namespace": profile.namespace,
+        "labels": {**profile.labels, **marks},
+    }
+    if profile.annotations:
+        metadata["annotations"] = dict(profile.annotations)
+    return metadata

@@ -1,0 +1,1 @@
+"""Who drives runs: a process of this machine, or a small Job of the cluster."""
