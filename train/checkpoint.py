@@ -18,14 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from artifacts.download import DamagedError, Progress
 from artifacts.events import EventKind, Events
 from artifacts.manifest import MARKER, ArtifactWriter, FileEntry, Manifest, local_folder, verify, write_marker
-<<<<<<< HEAD
-from artifacts.store import Store
-from train.attempts import check_current
-from train.stage import StageError
-=======
 from artifacts.store import ObjectMissingError, Store
+from train.attempts import check_current
 from train.stage import StageError, fetch_progress
->>>>>>> main
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
