@@ -141,11 +141,8 @@ class Rank:
             group=self.group,
             events=events,
         )
-<<<<<<< HEAD
         requests = [stop_key(self.job.run_id), stop_attempt_key(self.prefix, attempt)]
-=======
-        looks, fetched = self.number == 0, fetch_progress(events)
->>>>>>> main
+        fetched = fetch_progress(events)
         return TrainTask(
             params=stage.params,
             model=local_folder(self.store, stage.inputs["model"], progress=fetched),
