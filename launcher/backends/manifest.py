@@ -13,7 +13,8 @@ from artifacts.contract import EXIT_FAILED, EXIT_USER_ERROR, Plan, StageKind, St
 from launcher.backends.pod_template import CONTAINER, PLAN_FILE, WORK, Object, Pod, pod_template
 from launcher.backends.rayjob import ray_job_spec
 from launcher.names import short_key
-from launcher.spec.kubernetes import KubernetesCluster, Resources
+from launcher.spec.kubernetes import KubernetesCluster
+from launcher.spec.nodes import Resources
 from launcher.stages.image import Images
 
 PILOT = "pilot"

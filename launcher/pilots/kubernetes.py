@@ -176,7 +176,10 @@ class KubernetesPilots:
         return images
 
     def _not_staged(self, what: str) -> UserError:
-        why, way_out = "not in the cluster's reach yet", f"`slipway stage JOB --cluster {self._cluster}` first"
+        why, way_out = (
+            "not in the cluster's reach yet",
+            f"`slipway stage JOB --cluster {self._cluster}` first",
+        )
         return UserError(Problem(where="", what=what, why=why, way_out=way_out))
 
 

@@ -126,7 +126,9 @@ class LocalLogs:
         if rank is not None:
             why = "on this machine all ranks write one log"
             raise UserError(
-                Problem(where="", what=f"--rank {rank}", why=why, way_out=f"slipway logs --stage {stage.kind}")
+                Problem(
+                    where="", what=f"--rank {rank}", why=why, way_out=f"slipway logs --stage {stage.kind}"
+                )
             )
         return self.backend.logs(stage, follow=follow)
 

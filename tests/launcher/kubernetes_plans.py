@@ -54,6 +54,7 @@ GPU: dict[str, Any] = {
         "topology_key": "topology.k8s.aws/network-node-layer-2",
         "shared_memory": "64Gi",
         "network": "efa",
+        "network_devices": 32,
         "nccl": {"NCCL_DEBUG": "WARN"},
     },
     "queue": {"kueue": "research", "priority_class": "training"},
