@@ -14,7 +14,7 @@ environment := $(if $(filter local,$(CLUSTER)),$(ready)-train,$(ready)-launcher)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run test test-gpu test-cluster check format lock docs clean \
-        submit plan init pin status logs resume cancel runs gc fetch verify report data schema clusters
+        submit stage render plan init pin status logs dashboard resume cancel runs gc fetch verify report data schema clusters
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ docs: $(ready)-launcher ## write the generated pages of docs/ anew
 submit: $(environment) ## run JOB on CLUSTER (attach to it if it is running)
 	@$(slipway) submit $(JOB) --cluster $(CLUSTER) $(ARGS)
 
+stage: ## bring to CLUSTER what only this machine has: image, data, model
+render: ## print what `make submit` would apply to CLUSTER
+stage render: $(environment)
+	@$(slipway) $@ $(JOB) --cluster $(CLUSTER) $(ARGS)
+
 plan: $(environment) ## show what `make submit` would do, and why
 	@$(slipway) plan $(JOB) --cluster $(CLUSTER) $(ARGS)
 
@@ -60,12 +65,13 @@ pin: $(ready)-launcher ## write full revisions of remote inputs into JOB
 
 status: ## show how far RUN is, or why it failed
 logs: ## print what a stage of RUN wrote (ARGS="--stage train -f")
+dashboard: ## open the Ray dashboard of RUN on this machine
 resume: ## go on with RUN from its newest sound checkpoint
 cancel: ## save and stop RUN
 fetch: ## copy what RUN has made out of the store (ARGS="merged --to FOLDER")
 verify: ## re-read every byte of RUN, or of an artifact (RUN=<key>)
 report: ## write the report of RUN anew
-status logs resume cancel fetch verify report: $(environment)
+status logs dashboard resume cancel fetch verify report: $(environment)
 	@$(slipway) $@ $(RUN) --cluster $(CLUSTER) $(ARGS)
 
 runs: ## list runs, newest first

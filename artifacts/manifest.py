@@ -4,6 +4,7 @@ SHA-256). The marker is written last, atomically: no marker, no artifact."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -100,6 +101,13 @@ class ArtifactWriter:
         with ThreadPoolExecutor(min(len(files), self.store.concurrency) or 1) as pool:
             self.entries |= {entry.path: entry for entry in pool.map(add, files)}
 
+    def adopt(self, entry: FileEntry) -> bool:
+        """Take a file into the artifact that an earlier attempt has put, if the store is known to hold it."""
+        there = self.store.holds(f"{self.prefix}/{entry.path}", entry.sha256)
+        if there:
+            self.entries[entry.path] = entry
+        return there
+
     def commit(self, **facts: Any) -> Manifest:
         manifest = Manifest(files=sorted(self.entries.values()), facts=facts)
         write_marker(self.store, self.prefix, manifest)
@@ -150,6 +158,14 @@ def _marker_bytes(manifest: Manifest) -> bytes:
     return canonical_json(fields | {"sha256": hashlib.sha256(canonical_json(fields)).hexdigest()})
 
 
+def manifest_at(uri: str) -> Manifest | None:
+    """The manifest of the artifact at the address `uri`, with the folder that holds its files; None where
+    there is no complete one. Raises ValueError for an address of no store."""
+    parent, _, name = uri.rstrip("/").rpartition("/")
+    manifest = read_marker(open_store(parent), name)
+    return manifest and dataclasses.replace(manifest, location=manifest.location or uri.rstrip("/"))
+
+
 def is_complete(store: Store, prefix: str) -> bool:
     return read_marker(store, prefix) is not None
 
@@ -190,6 +206,18 @@ def local_folder(
     manifest = read_marker(store, prefix)
     if manifest is None:
         raise ObjectMissingError(f"{prefix}/{MARKER}")
+    return files_folder(store, prefix, manifest, once=once, progress=progress)
+
+
+def files_folder(
+    store: Store,
+    prefix: str,
+    manifest: Manifest,
+    *,
+    once: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """As `local_folder` for a manifest at hand, which may list but some of the artifact's files."""
     source, folder = file_source(store, prefix, manifest)
     path = source.local_path(folder.rstrip("/"))
     if path is not None:

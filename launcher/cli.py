@@ -14,7 +14,7 @@ from typing import TextIO
 import typer
 
 from artifacts.redact import RedactedStream, Redactor
-from launcher.commands import control, data, history, jobs, products, watch
+from launcher.commands import control, data, handover, history, jobs, products, watch
 from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError, known_error
 
 app = typer.Typer(
@@ -32,6 +32,8 @@ app.command()(jobs.init)
 app.command()(jobs.pin)
 app.command()(jobs.plan)
 app.command()(jobs.submit)
+app.command()(handover.stage)
+app.command()(handover.render)
 app.command()(watch.status)
 app.command()(watch.logs)
 app.command()(watch.dashboard)

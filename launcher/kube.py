@@ -149,6 +149,22 @@ class Kube:
                 return ""
             raise
 
+    def websocket(self, path: str, protocol: str) -> Any:
+        """A connected `websocket.WebSocket` to a path of the API server, as port-forwarding speaks it."""
+        from kubernetes.stream import ws_client
+        from websocket import WebSocketBadStatusException, WebSocketException
+
+        request = self._client.param_serialize("GET", path, auth_settings=["BearerToken"])
+        headers = {name.lower(): value for name, value in request[2].items()}
+        headers["sec-websocket-protocol"] = protocol
+        try:
+            url = ws_client.get_websocket_url(request[1])  # type: ignore[no-untyped-call]
+            return ws_client.create_websocket(self._client.configuration, url, headers)  # type: ignore[no-untyped-call]
+        except WebSocketBadStatusException as error:
+            raise _refusal("GET", path, error.status_code, None, error.resp_body or b"") from error
+        except (WebSocketException, OSError) as error:
+            raise ClusterError(f"GET {path}", f"no connection ({error})", "try again") from error
+
     def version(self) -> str:
         """The server's version, as `v1.34.3`."""
         return str(self.request("GET", "/version")["gitVersion"])

@@ -23,7 +23,7 @@ LAUNCHER_LAYERS = [
     ["backends", "checkpoints", "record", "garbage", "fetch", "report", "reporting", "data_check"],
     ["run"],
     ["staging"],
-    ["pilot", "pilots", "doctor"],
+    ["pilots", "doctor"],
     ["commands", "cli"],
 ]
 

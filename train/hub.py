@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.contract import ModelParams
-from artifacts.manifest import FileEntry, hash_file
+from artifacts.manifest import ArtifactWriter, FileEntry, hash_file
 from train.stage import StageError, StageUserError
 
 #: What a model needs, at the top of its repository: no other formats, no copies in sub-folders.
@@ -30,6 +30,8 @@ WEIGHTS = ("*.safetensors",)
 UNWANTED = ("consolidated*", "*.msgpack", "training_args*")
 
 PARALLEL_DOWNLOADS = 8
+#: Files on their way from the hub to the store: one comes while one goes.
+PARALLEL_TRANSFERS = 2
 _TIMEOUT_S = 60
 _BLOCK_BYTES = 4 * 1024 * 1024
 
@@ -61,12 +63,7 @@ def download(
     or revision, no access, no safetensors) and StageError (hub out of reach, a digest that differs).
     """
     hub = (ModelScope if params.hub == "modelscope" else HuggingFace)(params.location, params.revision, cache)
-    files = select(hub.list_files(), weights=weights)
-    if weights and not any(fnmatch.fnmatch(file.path, WEIGHTS[0]) for file in files):
-        raise StageUserError(
-            f"{params.location} has no safetensors at that revision",
-            "choose a revision or model that has them",
-        )
+    files = _model_files(hub, params) if weights else select(hub.list_files(), weights=False)
     total_bytes = sum(file.size_bytes for file in files)
     done_bytes = 0
     entries = []
@@ -79,6 +76,54 @@ def download(
             if progress is not None:
                 progress(done_bytes, total_bytes)
     return Snapshot(folder, sorted(entries))
+
+
+def transfer(
+    params: ModelParams, artifact: ArtifactWriter, scratch: Path, progress: Progress | None = None
+) -> None:
+    """The same repository into an artifact of a remote store: each file is downloaded into `scratch`,
+    checked, put into the store and removed, two at a time, so that scratch holds no whole model.
+
+    A file that the store is known to hold already is left there. Raises what `download` does.
+    """
+    hub = (ModelScope if params.hub == "modelscope" else HuggingFace)(
+        params.location, params.revision, scratch
+    )
+    files = _model_files(hub, params)
+    total_bytes, done_bytes = sum(file.size_bytes for file in files), 0
+    with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
+        moves = [pool.submit(_move, hub, file, artifact) for file in files]
+        try:
+            for move in as_completed(moves):
+                done_bytes += move.result()
+                if progress is not None:
+                    progress(done_bytes, total_bytes)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _model_files(hub: HuggingFace | ModelScope, params: ModelParams) -> list[HubFile]:
+    """Raises StageUserError where the weights are in no safe format."""
+    files = select(hub.list_files(), weights=True)
+    if not any(fnmatch.fnmatch(file.path, WEIGHTS[0]) for file in files):
+        raise StageUserError(
+            f"{params.location} has no safetensors at that revision",
+            "choose a revision or model that has them",
+        )
+    return files
+
+
+def _move(hub: HuggingFace | ModelScope, file: HubFile, artifact: ArtifactWriter) -> int:
+    """One file from the hub to the store; returns its bytes."""
+    if file.sha256 is not None and artifact.adopt(FileEntry(file.path, file.size_bytes, file.sha256)):
+        return file.size_bytes
+    path = hub.fetch(file)
+    entry = check(file, path)
+    artifact.add_files({file.path: path}, digest=lambda _: (entry.size_bytes, entry.sha256))
+    path.resolve().unlink(missing_ok=True)  # the hub's cache links to where its blobs lie
+    path.unlink(missing_ok=True)
+    return entry.size_bytes
 
 
 def select(files: Iterable[HubFile], *, weights: bool) -> list[HubFile]:

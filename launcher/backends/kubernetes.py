@@ -252,9 +252,7 @@ class KubernetesBackend:
         committed, where, said, output = is_done(stage, self._store), "", ("", ""), ""
         if end.exit_code != EXIT_DONE or not committed:
             where = evidence.save(self._store, self._kube, self._run_id, stage.kind, body, pods)
-            said = last_words(
-                self._store, self._run_id, stage, _unix_s(body["metadata"]["creationTimestamp"])
-            )
+            said = last_words(self._store, self._run_id, stage, _unix_s(body["metadata"]["creationTimestamp"]))
             output = "\n".join(self._tail(stage)) or end.output
         ended_by = end.ended_by
         if end.exit_code is None and attempt.lost_node and ended_by in ("", "deleted"):
@@ -329,3 +327,5 @@ def _age_s(body: Object) -> float:
 
 def _unix_s(moment: str) -> float:
     return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
+
+

@@ -36,9 +36,7 @@ class Looks:
         if body["kind"] == "RayJob":
             cluster = body.get("status", {}).get("rayClusterName")
             return [
-                pod
-                for pod in self._list("Pod")
-                if cluster and pod["metadata"]["labels"].get(RAY_CLUSTER) == cluster
+                pod for pod in self._list("Pod") if cluster and pod["metadata"]["labels"].get(RAY_CLUSTER) == cluster
             ]
         uid = body["metadata"]["uid"]
         return [
@@ -53,9 +51,7 @@ class Looks:
         for name in names:
             fields = f"type=Warning,involvedObject.name={name}"
             found += self._keep(
-                ("Event", name),
-                DETAILS_EVERY_S,
-                lambda fields=fields: self._kube.list("Event", fields=fields),
+                ("Event", name), DETAILS_EVERY_S, lambda fields=fields: self._kube.list("Event", fields=fields)
             )
         return found
 
@@ -76,3 +72,5 @@ class Looks:
             self._kept[key] = (now, look())
         found: T = self._kept[key][1]
         return found
+
+

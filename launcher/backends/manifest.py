@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from artifacts.contract import EXIT_FAILED, EXIT_USER_ERROR, Plan, StageKind, StagePlan
 from launcher.backends.pod_template import CONTAINER, PLAN_FILE, WORK, Object, Pod, pod_template
 from launcher.backends.rayjob import ray_job_spec
+from launcher.errors import Problem, UserError
 from launcher.names import short_key
 from launcher.spec.kubernetes import KubernetesCluster
 from launcher.spec.nodes import Resources
@@ -23,6 +24,8 @@ DRIVE = "slipway/drive"
 #: The pilot must see how a stage ended, however short `limits.keep_s` is.
 _LEAST_KEEP_S = 300
 _PILOT_RETRIES = 20
+#: Of a ConfigMap's data (Kubernetes API, `MaxSecretSize`), less its names.
+_MAX_PLAN_BYTES = 1024**2 - 1024
 
 
 def stage_name(stage: StagePlan) -> str:
@@ -38,15 +41,15 @@ def plan_name(run_id: str) -> str:
     return f"slipway-plan-{run_id}"
 
 
-def labels(plan: Plan, run_id: str, stage_kind: StageKind | None = None) -> dict[str, str]:
+def labels(plan: Plan, run_id: str, stage_kind: StageKind | str = PILOT) -> dict[str, str]:
     """Of an object of the run: of one stage, or of the pilot."""
     marks = {
         "app.kubernetes.io/managed-by": "slipway",
         "slipway/run": run_id,
         "slipway/job": plan.name,
-        "slipway/stage": str(stage_kind or PILOT),
+        "slipway/stage": str(stage_kind),
     }
-    return {**marks, "slipway/key": short_key(plan.stage(stage_kind).key)} if stage_kind else marks
+    return marks if stage_kind == PILOT else {**marks, "slipway/key": short_key(plan.stage(stage_kind).key)}
 
 
 def run_objects(plan: Plan, run_id: str, images: Images) -> list[Object]:
@@ -57,13 +60,18 @@ def run_objects(plan: Plan, run_id: str, images: Images) -> list[Object]:
 
 
 def plan_config_map(plan: Plan, run_id: str) -> Object:
+    """Raises UserError for a plan that is too large."""
     profile = KubernetesCluster.model_validate(plan.profile)
+    text = plan.to_json()
+    if len(text) > _MAX_PLAN_BYTES:
+        why = f"{len(text):,} bytes; Kubernetes holds 1 MiB of it"
+        raise UserError(Problem(where="", what="the plan", why=why, way_out="name fewer data files"))
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": _metadata(profile, plan_name(run_id), labels(plan, run_id)),
         "immutable": True,
-        "data": {"plan.json": plan.to_json().decode()},
+        "data": {"plan.json": text.decode()},
     }
 
 

@@ -119,7 +119,7 @@ def quantity(size_bytes: int) -> str:
 
 def _container(profile: KubernetesCluster, pod: Pod) -> Object:
     amounts = {
-        "cpu": f"{round(pod.cpus * 1000)}m",
+        "cpu": f"{pod.cpus:.0f}" if pod.cpus == int(pod.cpus) else f"{pod.cpus * 1000:.0f}m",
         "memory": quantity(pod.memory_bytes),
         **pod.devices,
     }

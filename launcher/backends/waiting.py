@@ -150,13 +150,7 @@ _REFUSALS = (
     ),
 )
 
-_IMAGE_REASONS = (
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "InvalidImageName",
-    "ErrImageNeverPull",
-    "ImageInspectError",
-)
+_IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 _IMAGE = (
     _Form(
         r"not found|NotFound|manifest unknown",
@@ -224,9 +218,7 @@ def _explain_container(waiting: Mapping[str, Any], image: str) -> Why:
         assert why is not None  # the last form matches all
         return why
     refusal = _first(_REFUSALS, message)
-    return refusal or Why(
-        "settings", f"its container can't be made ({reason}: {message})".replace(": )", ")")
-    )
+    return refusal or Why("settings", f"its container can't be made ({reason}: {message})".replace(": )", ")"))
 
 
 def _split(hindrances: str) -> list[str]:
@@ -234,7 +226,9 @@ def _split(hindrances: str) -> list[str]:
     return re.split(r",\s+(?![^{]*\})", hindrances)
 
 
-def _first(forms: tuple[_Form, ...], message: str, pod: Object | None = None, image: str = "") -> Why | None:
+def _first(
+    forms: tuple[_Form, ...], message: str, pod: Object | None = None, image: str = ""
+) -> Why | None:
     for form in forms:
         if found := re.search(form.pattern, message):
             groups = {name: text or "" for name, text in found.groupdict().items()}

@@ -26,7 +26,7 @@ def resume(
     Example: slipway resume support-bot-1a2b3c4d
     """
     from launcher import record
-    from launcher.commands.follow import attend
+    from launcher.commands.follow import attend, stage_shown
 
     place = open_place(cluster)
     run_id = record.find(place.store, run)
@@ -34,7 +34,7 @@ def resume(
     if not place.pilots.is_alive(run_id):
         place.require_ready()
         remark(_resume_point(place, made))
-        place.pilots.stage(made, run_id)
+        stage_shown(place, made, run_id)
     started = place.pilots.launch(made, run_id)
     remark(f"{'resumed' if started else 'attached to'} {run_id}")
     attend(place, run_id, detach=detach, as_json=as_json)

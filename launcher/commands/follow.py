@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 
 import typer
 
 from artifacts.contract import Plan
+from artifacts.events import events_prefix
+from artifacts.segments import SegmentReader
 from launcher import record
 from launcher.commands.options import Place
 from launcher.commands.output import is_terminal, remark, say, say_now, show_json
-from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, Problem, RunFailed, UserError
+from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, ClusterError, Problem, RunFailed, UserError
 from launcher.progress.board import Board
 from launcher.progress.live import LiveView, PlainView, View, follow
 from launcher.status import Observation, classify, last_line
 
+_STAGING_POLL_S, _STAGING_EVERY_S = 0.5, 2.0
 _ANSWER_CHARACTERS = 300  # of a cell, at the end of a run
+
+
+def stage_shown(place: Place, plan: Plan, run_id: str) -> None:
+    """Bring to the cluster what only this machine has, telling of it. ^C ends it; the next one goes on."""
+    reader = SegmentReader(place.store, events_prefix(run_id))
+    reader.poll()  # what was said before
+    board, view = Board.of([stage.kind for stage in plan.stages]), PlainView(remark, every_s=_STAGING_EVERY_S)
+    over = threading.Event()
+
+    def show() -> None:
+        with contextlib.suppress(ClusterError):  # whoever stages meets it too, and tells
+            board.apply(reader.poll())
+            view.show(board)
+
+    def keep_showing() -> None:
+        while not over.wait(_STAGING_POLL_S):
+            show()
+
+    thread = threading.Thread(target=keep_showing, name="staging", daemon=True)
+    thread.start()
+    try:
+        place.pilots.stage(plan, run_id, remark)
+    finally:
+        over.set()
+        thread.join()
+        show()
 
 
 def attend(place: Place, run_id: str, *, detach: bool, as_json: bool) -> None:

@@ -114,14 +114,14 @@ def submit(
       slipway submit support-bot.yaml --set training.epochs=5 --detach
     """
     from launcher import record
-    from launcher.commands.follow import attend
+    from launcher.commands.follow import attend, stage_shown
 
     made, place = make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
     run_id = made.run_id
     if not place.pilots.is_alive(run_id):
         place.require_ready()
         record.create(place.store, made, run_id)
-        place.pilots.stage(made, run_id)
+        stage_shown(place, made, run_id)
     started = place.pilots.launch(made, run_id)
     _greet(made, place, started)
     attend(place, run_id, detach=detach, as_json=as_json)

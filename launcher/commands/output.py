@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
+
+#: What needs no quotes in YAML: no number or date, nor a word that YAML 1.1 takes for a truth value or null.
+_PLAIN = re.compile(r"(?!(?:y|n|yes|no|on|off|true|false|null)$)[a-z][a-z0-9_./-]*", re.I)
+#: What a YAML string must not hold as it is, though a JSON string may.
+_NOT_PRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
 
 
 def say(text: str = "") -> None:
@@ -27,6 +33,32 @@ def remark(text: str) -> None:
 def show_json(value: Any) -> None:
     """A value (dataclasses become objects) as indented JSON, in ASCII: any terminal can show it."""
     print(json.dumps(value, indent=2, default=_plain))
+
+
+def to_yaml(objects: Sequence[Any]) -> str:
+    """JSON values as a stream of YAML documents, keys in the order they are in. A text is quoted as in
+    JSON unless no parser can take it for a number or a truth value."""
+    return "\n".join(f"---\n{_yaml(value)}" for value in objects)
+
+
+def _yaml(value: Any, indent: str = "") -> str:
+    if isinstance(value, dict) and value:
+        return "\n".join(f"{indent}{_scalar(key)}:{_yaml_below(item, indent)}" for key, item in value.items())
+    if isinstance(value, list) and value:
+        return "\n".join(f"{indent}- {_yaml(item, indent + '  ').lstrip(' ')}" for item in value)
+    return indent + _scalar(value)
+
+
+def _yaml_below(value: Any, indent: str) -> str:
+    below = isinstance(value, (dict, list)) and value
+    return "\n" + _yaml(value, indent + "  ") if below else f" {_scalar(value)}"
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, str) and _PLAIN.fullmatch(value):
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    return _NOT_PRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def columns(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> str:

@@ -49,7 +49,7 @@ def status(
         return follow_run(place, run_id, as_json=as_json)
     board = record.load_board(place.store, run_id, alive=alive)
     made = record.load_plan(place.store, run_id)
-    members = place.pilots.members(run_id)
+    members = place.pilots.members(made, run_id)
     if as_json:
         return show_json(_status_json(place, run_id, board, made, members))
     _show_status(place, run_id, board, made, members)
@@ -73,8 +73,8 @@ def logs(
 ) -> None:
     """Print what a stage of a run wrote.
 
-    The newest attempt of the stage; left out, of the one that runs, failed or came last. On a cluster logs are
-    kept in the store: they are there after the processes that wrote them are gone.
+    The newest attempt of the stage; left out, of the one that runs, failed or came last. On a cluster logs
+    are kept in the store: they are there after the processes that wrote them are gone.
 
     Examples:
 

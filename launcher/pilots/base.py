@@ -35,15 +35,18 @@ class Pilots(Protocol):
     Where there is a cluster, every method raises ClusterError where it can't be reached or refuses.
     """
 
-    #: Between two looks at a run that goes on.
-    poll_s: float
+    @property
+    def poll_s(self) -> float:
+        """Seconds between two looks at a run that goes on."""
+        ...
 
     def require_ready(self) -> None:
         """Raises UserError or ClusterError where a run could not be started here. Makes nothing."""
         ...
 
-    def stage(self, plan: Plan, run_id: str) -> None:
-        """Put into the store what only this machine has, as far as it is not there. The run is on record."""
+    def stage(self, plan: Plan, run_id: str, say: Callable[[str], object]) -> None:
+        """Bring to the cluster what only this machine has, as far as it is not there. The run is on record,
+        and its events tell of the stages; `say` gets the lines of programs that work on them."""
         ...
 
     def objects(self, plan: Plan, run_id: str, stage: str | None = None) -> list[dict[str, object]]:
@@ -75,7 +78,7 @@ class Pilots(Protocol):
 
     def logs(self, plan: Plan, run_id: str) -> Logs: ...
 
-    def members(self, run_id: str) -> list[Row]:
+    def members(self, plan: Plan, run_id: str) -> list[Row]:
         """What carries the run out just now; empty where the board says all there is."""
         ...
 

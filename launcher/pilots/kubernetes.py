@@ -9,15 +9,17 @@ from __future__ import annotations
 import functools
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from artifacts.contract import Plan, StageKind, StagePlan
+from artifacts.events import Events
 from artifacts.manifest import is_complete
 from artifacts.store import Store
 from launcher import staging
 from launcher.backends import manifest
-from launcher.backends.pods import pod_facts
+from launcher.backends.pods import PodFact, note, pod_facts
+from launcher.doctor import preflight
 from launcher.errors import ClusterError, Problem, UserError
 from launcher.kube import Kube, KubeError, Object, condition
 from launcher.pilots.base import Dashboard, Row
@@ -31,8 +33,9 @@ USER_LABEL = "slipway/user"
 _RUN_LABEL, _STAGE_LABEL = "slipway/run", "slipway/stage"
 _PILOT = "pilot"
 
-#: What may be left of a run, in the order in which it is removed: whoever makes things goes first.
-_KINDS = ("Job", "RayJob", "ConfigMap", "NetworkPolicy", "Lease")
+#: What may be left of a run, in the order in which it is removed: whoever makes things goes first. The
+#: pilot's Lease goes with its Job.
+_KINDS = ("Job", "RayJob", "ConfigMap", "NetworkPolicy")
 
 _LAST_WORDS_LINES = 20
 _CREATE_ATTEMPTS, _CREATE_PAUSE_S = 40, 0.5  # an ended Job of the name has to go first, with its pods
@@ -63,18 +66,21 @@ class KubernetesPilots:
     # Starting -----------------------------------------------------------------------------------------------
 
     def require_ready(self) -> None:
-        """The context, the namespace, KubeRay, the Secrets and the bucket."""
-        from launcher.pilots.readiness import require_ready
+        """The context, the namespace, KubeRay, what the profile names, and the bucket."""
+        preflight(self._profile, self.kube, self._store)
 
-        require_ready(self._profile, self.kube, self._store)
+    def stage(self, plan: Plan, run_id: str, say: Callable[[str], object]) -> None:
+        from launcher.images.build import build_images
 
-    def stage(self, plan: Plan, run_id: str) -> None:
-        staging.stage(plan, run_id, self._store)
+        def make_image(stage: StagePlan, events: Events) -> None:
+            build_images(stage, self._profile, self._store, say)
+
+        staging.stage_local_inputs(plan, run_id, self._store, self._profile.work_folder, image=make_image)
 
     def objects(self, plan: Plan, run_id: str, stage: str | None = None) -> list[Object]:
         images = self._images(plan)
-        if missing := staging.missing(plan, self._store):
-            raise self._not_staged(", ".join(missing))
+        if missing := staging.needs_laptop(plan, self._store):
+            raise self._not_staged(", ".join(stage.kind for stage in missing))
         if stage is None:
             return manifest.run_objects(plan, run_id, images)
         wanted = plan.stage(stage)
@@ -125,13 +131,11 @@ class KubernetesPilots:
         return [job["metadata"]["labels"][_RUN_LABEL] for job in jobs if is_active(job)]
 
     def waiting(self, run_id: str) -> str:
-        pods = self.kube.list("Pod", labels=f"{_RUN_LABEL}={run_id},{_STAGE_LABEL}={_PILOT}")
-        facts = pod_facts(pods, self.kube.list("Event"))
-        return next((fact.waiting for fact in facts if fact.waiting), "")
+        pods = self._pilot_pods(run_id)
+        return note(pod_facts(pods, self._warnings([manifest.pilot_name(run_id)])))
 
     def last_words(self, run_id: str, since_s: float) -> tuple[str, str]:
-        pods = self.kube.list("Pod", labels=f"{_RUN_LABEL}={run_id},{_STAGE_LABEL}={_PILOT}")
-        pods.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+        pods = sorted(self._pilot_pods(run_id), key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
         where = f"kubectl -n {self._profile.namespace} logs job/{manifest.pilot_name(run_id)}"
         output = self.kube.pod_log(pods[-1]["metadata"]["name"], tail_lines=_LAST_WORDS_LINES) if pods else ""
         return output, where
@@ -139,20 +143,11 @@ class KubernetesPilots:
     def logs(self, plan: Plan, run_id: str) -> StoredLogs:
         return StoredLogs(self._store, run_id, lambda: self.is_alive(run_id), self.poll_s)
 
-    def members(self, run_id: str) -> list[Row]:
+    def members(self, plan: Plan, run_id: str) -> list[Row]:
         """The run's pods: two requests, however many there are."""
         pods = self.kube.list("Pod", labels=f"{_RUN_LABEL}={run_id}")
-        return [
-            {
-                "STAGE": fact.stage,
-                "POD": fact.name,
-                "NODE": fact.node,
-                "STATE": fact.phase,
-                "RESTARTS": str(fact.restarts),
-                "WAITS FOR": "; ".join(filter(None, (fact.waiting, fact.advice))),
-            }
-            for fact in pod_facts(pods, self.kube.list("Event"))
-        ]
+        names = [manifest.pilot_name(run_id), *map(manifest.stage_name, plan.stages)]
+        return [_row(fact) for fact in pod_facts(pods, self._warnings(names))]
 
     def dashboard(self, plan: Plan, run_id: str) -> AbstractContextManager[Dashboard]:
         from launcher.pilots.dashboard import open_dashboard
@@ -165,6 +160,14 @@ class KubernetesPilots:
         for kind in _KINDS:
             for body in self.kube.list(kind, labels=f"{_RUN_LABEL}={run_id}"):
                 self.kube.delete(kind, body["metadata"]["name"], uid=body["metadata"]["uid"])
+
+    def _pilot_pods(self, run_id: str) -> list[Object]:
+        return self.kube.list("Pod", labels=f"{_RUN_LABEL}={run_id},{_STAGE_LABEL}={_PILOT}")
+
+    def _warnings(self, names: Sequence[str]) -> list[Object]:
+        """What went wrong with the objects of these names, and with what they have made."""
+        events = self.kube.list("Event", fields="type=Warning")
+        return [event for event in events if event["involvedObject"].get("name", "").startswith(tuple(names))]
 
     def _job(self, run_id: str) -> Object | None:
         return self.kube.get("Job", manifest.pilot_name(run_id))
@@ -181,6 +184,18 @@ class KubernetesPilots:
             f"`slipway stage JOB --cluster {self._cluster}` first",
         )
         return UserError(Problem(where="", what=what, why=why, way_out=way_out))
+
+
+def _row(fact: PodFact) -> Row:
+    """One line of `slipway status`."""
+    return {
+        "STAGE": f"{fact.stage} {fact.role}".strip(),
+        "POD": fact.name,
+        "NODE": fact.node,
+        "STATE": fact.phase,
+        "RESTARTS": str(fact.restarts or ""),
+        "WHY": "; ".join(filter(None, (fact.reason, fact.advice))),
+    }
 
 
 def is_active(job: Object) -> bool:

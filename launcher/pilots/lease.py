@@ -22,7 +22,8 @@ RENEW_DEADLINE_S = 10.0
 
 
 class Lease:
-    """The lease `name`, for `holder` (unique among the pods that may want it).
+    """The lease `name`, for `holder` (unique among the pods that may want it). It is removed together with
+    `owner`, whose Job the pods belong to.
 
     `lost` is called, from a thread, when the lease could not be renewed in time or is another's: whoever
     calls it must not do anything more in the name of the lease.
@@ -34,12 +35,14 @@ class Lease:
         name: str,
         holder: str,
         *,
+        owner: Object,
         labels: dict[str, str],
         lost: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._kube, self._name, self._holder, self._labels = kube, name, holder, labels
+        self._owners = [owner_reference(owner)]
         self._lost, self._clock, self._sleep = lost, clock, sleep
         self._over = threading.Event()
         self._seen = ("", 0.0)  # another holder's last renewal, and when it was first seen
@@ -63,7 +66,7 @@ class Lease:
         with contextlib.suppress(ClusterError):
             there = self._kube.get("Lease", self._name)
             if there is not None and there["spec"].get("holderIdentity") == self._holder:
-                self._kube.patch("Lease", self._name, _change(there, {"holderIdentity": ""}))
+                self._kube.patch("Lease", self._name, self._change(there, {"holderIdentity": ""}))
 
     def _try(self) -> bool:
         """One attempt. Expiry is judged by this process's own clock, from when a renewal was first seen: the
@@ -77,7 +80,7 @@ class Lease:
             self._other = str(spec.get("holderIdentity") or "")
             if self._other and self._other != self._holder and not self._expired(spec):
                 return False
-            self._kube.patch("Lease", self._name, _change(there, self._spec()))
+            self._kube.patch("Lease", self._name, self._change(there, self._spec()))
         except KubeError as error:
             if error.status == 409:
                 return False
@@ -113,7 +116,7 @@ class Lease:
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": self._name, "labels": self._labels},
+            "metadata": {"name": self._name, "labels": self._labels, "ownerReferences": self._owners},
             "spec": self._spec(),
         }
 
@@ -125,7 +128,18 @@ class Lease:
             "renewTime": now,
         }
 
+    def _change(self, there: Object, spec: Object) -> Object:
+        """A patch that the API server refuses (409) where the object has changed since it was read."""
+        version = there["metadata"]["resourceVersion"]
+        return {"metadata": {"resourceVersion": version, "ownerReferences": self._owners}, "spec": spec}
 
-def _change(there: Object, spec: Object) -> Object:
-    """A patch that the API server refuses (409) where the object has changed since it was read."""
-    return {"metadata": {"resourceVersion": there["metadata"]["resourceVersion"]}, "spec": spec}
+
+def owner_reference(owner: Object) -> Object:
+    """What an object says of the one that it belongs to, and is removed with."""
+    metadata = owner["metadata"]
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+    }

@@ -53,7 +53,7 @@ class LocalPilots:
                 way_out = f"name another folder in the profile of cluster {self.cluster}"
                 raise UserError(Problem(where="", what=what, why=why, way_out=way_out)) from error
 
-    def stage(self, plan: Plan, run_id: str) -> None:
+    def stage(self, plan: Plan, run_id: str, say: Callable[[str], object]) -> None:
         """Nothing: the pilot itself is on this machine."""
 
     def objects(self, plan: Plan, run_id: str, stage: str | None = None) -> list[dict[str, object]]:
@@ -97,7 +97,7 @@ class LocalPilots:
     def logs(self, plan: Plan, run_id: str) -> LocalLogs:
         return LocalLogs(LocalBackend(plan, run_id, self.store, self.work))
 
-    def members(self, run_id: str) -> list[Row]:
+    def members(self, plan: Plan, run_id: str) -> list[Row]:
         return []
 
     def clear(self, run_id: str) -> None:
@@ -125,11 +125,8 @@ class LocalLogs:
     def lines(self, stage: StagePlan, *, rank: int | None = None, follow: bool = False) -> Iterator[str]:
         if rank is not None:
             why = "on this machine all ranks write one log"
-            raise UserError(
-                Problem(
-                    where="", what=f"--rank {rank}", why=why, way_out=f"slipway logs --stage {stage.kind}"
-                )
-            )
+            way_out = f"slipway logs --stage {stage.kind}"
+            raise UserError(Problem(where="", what=f"--rank {rank}", why=why, way_out=way_out))
         return self.backend.logs(stage, follow=follow)
 
 

@@ -55,9 +55,11 @@ def pilot(plan: Plan, run_id: str) -> int:
     record.create(store, plan, run_id)  # here where `kubectl apply` started this pod
     images = _images(store, plan)
     name = manifest.pilot_name(run_id)
-    job = kube.get("Job", name) or {}
-    os.environ[USER_VARIABLE] = str(job.get("metadata", {}).get("labels", {}).get(USER_LABEL, ""))
-    lease = Lease(kube, name, _holder(), labels=manifest.labels(plan, run_id, "pilot"), lost=_leave)
+    job = kube.get("Job", name)
+    if job is None:
+        raise ClusterError(f"job {name}", "not in the cluster", "`slipway resume` starts another pilot")
+    os.environ[USER_VARIABLE] = str(job["metadata"].get("labels", {}).get(USER_LABEL, ""))
+    lease = Lease(kube, name, _holder(), owner=job, labels=manifest.labels(plan, run_id), lost=_leave)
     _release_on_sigterm(lease)
     lease.acquire(waiting=lambda holder: print(f"waiting: {holder} drives {run_id}", flush=True))
     try:
@@ -71,8 +73,7 @@ def _drive(plan: Plan, run_id: str, store: Store, kube: Kube, images: Images, jo
         print(line, flush=True)
         kube.patch("Job", manifest.pilot_name(run_id), {"metadata": {"annotations": {ANNOTATION: line}}})
 
-    drive_id = str(job.get("metadata", {}).get("uid", ""))
-    backend = KubernetesBackend(plan, run_id, store, kube, images, drive_id)
+    backend = KubernetesBackend(plan, run_id, store, kube, images, job["metadata"]["uid"])
     with ProgressTeller(store, run_id, [stage.kind for stage in plan.stages], tell):
         drive(plan, run_id, store, backend, write_report=lambda: report.write(store, run_id))
     return 0
@@ -87,7 +88,7 @@ def _images(store: Store, plan: Plan) -> Images:
 
 
 def _holder() -> str:
-    """The pod's name: unique while its object is there, and a container that restarts in it goes on at once."""
+    """The pod's name: no other has it while this one's object is there."""
     return os.environ.get("POD_NAME") or os.uname().nodename
 
 

@@ -33,7 +33,7 @@ class StoredLogs:
         return [f"{self.store.uri}/{prefix}/{name}" for name in sorted(streams) if "-main-" in name]
 
     def lines(self, stage: StagePlan, *, rank: int | None = None, follow: bool = False) -> Iterator[str]:
-        """With `follow` a restarted stage's next attempt is read on; ranks of all are told apart by a mark."""
+        """With `follow` the next attempt of a restarted stage is read on."""
         source = None if rank is None else f"rank-{rank}"
         reader = LogReader(self.store, self.run_id, stage.kind, source, attempt=-1)
         goes_on = self._goes_on(stage)

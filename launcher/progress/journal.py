@@ -1,7 +1,7 @@
 """What the pilot itself says in a run's events: the run's own rows (stage `run`) and some of each stage's.
 
-Rows of stage `run`: `started` (pid, host, user: who asked for it, skipped: kinds of stages that were complete already), then one of
-`finished`, `drained`, `failed` (failed_stage, cause, advice, evidence, user_error).
+Rows of stage `run`: `started` (pid, host, user: who asked for it, skipped: kinds of stages that were complete
+already), then one of `finished`, `drained`, `failed` (failed_stage, cause, advice, evidence, user_error).
 """
 
 from __future__ import annotations

@@ -112,7 +112,9 @@ class Model(Section):
         "path starts at the job file.",
     )
     store: FilePath | None = Field(
-        None, description="Address (`file://`) or folder of a model artifact in a store."
+        None,
+        description="Address (`s3://bucket/prefix/merged/KEY`, `file://…`) or folder of a model artifact in a "
+        "store.",
     )
     sha256: str | None = Field(
         None,

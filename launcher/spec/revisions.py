@@ -9,8 +9,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from artifacts.manifest import MARKER, read_marker
-from artifacts.store import open_store
+from artifacts.manifest import MARKER, manifest_at
 from launcher.errors import ClusterError
 from launcher.spec.job import REVISION_PATTERN
 
@@ -78,9 +77,8 @@ def modelscope_commit(repository: str, revision: str | None = None) -> str:
 
 def artifact_digest(uri: str) -> str:
     """The digest of the files of a complete artifact in a store. Raises NotFoundError, ClusterError."""
-    parent, _, name = uri.rstrip("/").rpartition("/")
     try:
-        manifest = read_marker(open_store(parent), name)
+        manifest = manifest_at(uri)
     except ValueError as error:
         raise NotFoundError(str(error)) from None
     except OSError as error:

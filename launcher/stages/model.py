@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from artifacts.contract import ModelParams, StageKind, StagePlan, TwinParams
-from artifacts.manifest import Manifest, read_marker, write_marker
+from artifacts.manifest import Manifest, manifest_at, read_marker, write_marker
 from artifacts.store import Store, file_uri_path, open_store
 from launcher import dimensions
 from launcher.digests import Digests
@@ -94,7 +94,7 @@ def commit_in_place(
     if is_remote(store) and on_this_machine(params):
         return None
     if params.source == "store":
-        manifest = artifact_manifest(params.location or "")
+        manifest = manifest_at(params.location or "")
         if manifest is None or manifest.content_digest != params.sha256:
             raise changed(params, "the artifact is missing or not the pinned one", "slipway pin JOB")
         if is_remote(store) and file_uri_path(manifest.location or "") is not None:
@@ -239,8 +239,13 @@ def _store(job: Loaded[Job]) -> Source:
     ):  # a plan asks nobody; whoever uses the model holds it to its digest
         return Source(params)
     where, what = job.where("model.store"), f"model.store: {model.store}"
+    params = ModelParams(
+        source="store", location=location, sha256=model.sha256, trust_remote_code=model.trust_remote_code
+    )
     try:
-        manifest = artifact_manifest(location)
+        if is_remote(open_store(location)):
+            return Source(params)  # pinned, and looked at when the stage runs: a plan needs no network
+        manifest = manifest_at(location)
     except ValueError as error:
         return Source(problems=[Problem(where=where, what=what, why=str(error))])
     if manifest is None:
@@ -254,13 +259,6 @@ def _store(job: Loaded[Job]) -> Source:
     folder = file_uri_path(manifest.location or "")
     size_bytes = sum(entry.size_bytes for entry in manifest.files)
     return Source(params, _dimensions(folder) if folder else None, size_bytes)
-
-
-def artifact_manifest(location: str) -> Manifest | None:
-    """The manifest of the artifact at the URI `location`, with the folder that holds its files."""
-    parent, _, name = location.rstrip("/").rpartition("/")
-    manifest = read_marker(open_store(parent), name)
-    return manifest and dataclasses.replace(manifest, location=manifest.location or location.rstrip("/"))
 
 
 def _dimensions(folder: Path) -> Dimensions | None:

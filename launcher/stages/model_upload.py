@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from artifacts.contract import ModelParams, StagePlan, original_prefix
-from artifacts.manifest import ArtifactWriter, FileEntry, Manifest
+from artifacts.manifest import ArtifactWriter, FileEntry, Manifest, manifest_at
 from artifacts.store import Store, file_uri_path
 from launcher.digests import Digests
 from launcher.stages import model_folder
-from launcher.stages.model import artifact_manifest, changed
+from launcher.stages.model import changed
 
 
 def upload(stage: StagePlan, store: Store, digests: Digests, sent: Callable[[int, int], None]) -> Manifest:
@@ -54,7 +54,7 @@ def _files_here(params: ModelParams, digests: Digests) -> tuple[Path, list[FileE
     if (params.twin_of or params.source) == "folder":
         folder = Path(params.location or "")
     else:
-        manifest = artifact_manifest(params.location or "")
+        manifest = manifest_at(params.location or "")
         place = file_uri_path((manifest and manifest.location) or "")
         if manifest is None or place is None:
             raise changed(params, "the artifact is missing", "slipway pin JOB")

@@ -54,8 +54,12 @@ def namespace(settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
     """A namespace of level `restricted` with k8s/ applied and the store's Secret; gone afterwards."""
     name = f"slipway-test-{uuid.uuid4().hex[:6]}"
     overlay = tmp_path_factory.mktemp("k8s")
-    resources = [os.path.relpath(ROOT / "k8s", overlay)]
-    (overlay / "kustomization.yaml").write_text(yaml.safe_dump({"namespace": name, "resources": resources}))
+    team = yaml.safe_load((ROOT / "k8s/team/kustomization.yaml").read_text())
+    (patch,) = team["patches"]
+    patch["patch"] = patch["patch"].replace("slipway-nodes-team", f"slipway-nodes-{name}")
+    resources = [os.path.relpath(ROOT / "k8s/base", overlay)]
+    team.update(namespace=name, resources=resources)
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(team))
     kubectl("apply", "-k", str(overlay))
     kube = Kube.connect(name)
     keys = {key: settings[key] for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
@@ -63,6 +67,7 @@ def namespace(settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
     kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": S3_SECRET}, "data": data})
     yield name
     kube.delete("Namespace", name)
+    kubectl("delete", "clusterrolebinding", f"slipway-nodes-{name}")
 
 
 @pytest.fixture(scope="session")

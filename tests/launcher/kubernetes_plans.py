@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from artifacts.contract import (
+    DataParams,
     ImageParams,
     MergeParams,
     ModelParams,
@@ -12,7 +13,6 @@ from artifacts.contract import (
     PredictParams,
     PrepareParams,
     StageKind,
-    StagePlan,
     TwinParams,
 )
 from launcher.spec.kubernetes import KubernetesCluster
@@ -70,7 +70,7 @@ def kubernetes_plan(profile: dict[str, Any], workers: int = 2, **more: Any) -> P
     cluster = KubernetesCluster.model_validate(profile)
     accelerator = cluster.nodes.gpu
     model = stage(StageKind.MODEL, ModelParams(source="twin", twin=TwinParams()), "1" * 64)
-    data = StagePlan(kind=StageKind.DATA, key="2" * 64, inputs={}, output=f"data/{'2' * 64}", params=None)
+    data = stage(StageKind.DATA, DataParams(splits={}), "2" * 64)
     prepare = stage(
         StageKind.PREPARE, PrepareParams(max_length=64, packing=True), "3" * 64, data=data, model=model
     )

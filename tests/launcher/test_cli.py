@@ -118,7 +118,10 @@ def test_an_answer_gives_no_orders_to_the_terminal() -> None:
 # Help and imports ---------------------------------------------------------------------------------------
 
 
-COMMANDS = "init pin plan submit status logs dashboard resume cancel runs fetch verify report gc data schema clusters"
+COMMANDS = (
+    "init pin plan submit stage render status logs dashboard resume cancel runs fetch verify report gc data "
+    "schema clusters"
+)
 
 
 def test_help_lists_every_command_and_the_exit_codes(done: Desk) -> None:
