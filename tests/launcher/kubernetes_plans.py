@@ -51,7 +51,7 @@ GPU: dict[str, Any] = {
         "memory": "1900Gi",
         "selector": {"node.kubernetes.io/instance-type": "p5.48xlarge"},
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
-        "topology_key": "topology.k8s.aws/network-node-layer-2",
+        "together_key": "topology.k8s.aws/network-node-layer-2",
         "shared_memory": "64Gi",
         "network": "efa",
         "network_devices": 32,
