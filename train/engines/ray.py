@@ -55,6 +55,9 @@ _OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's least; nothing large travels thr
 def run(job: RankJob, context: StageContext) -> str:
     """Run the ranks to their end: "done" or "drained". Raises StageError when it is no use to go on."""
     os.environ.update(_ENVIRONMENT)
+    if not on_cluster():
+        os.environ.update(_LOCAL_ENVIRONMENT)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     work = Path(job.work)
     with drain.busy(work), ThreadPoolExecutor(1) as pool:
         group = _Group(context, work, pool)
@@ -69,15 +72,12 @@ def on_cluster() -> bool:
 
 @contextlib.contextmanager
 def _connected(world_size: int) -> Iterator[None]:
-    """Connected to Ray, for one attempt: with the connection end all that it may have left, reserved resources
-    among it."""
+    """Connected to Ray, for one attempt: all that it may leave, as reserved resources, ends with it."""
     import ray
 
     if on_cluster():
         ray.init(log_to_driver=False)  # the ranks' output is in logs of their own
     else:
-        os.environ.update(_LOCAL_ENVIRONMENT)
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         ray.init(
             num_cpus=max(world_size, len(os.sched_getaffinity(0))),
             object_store_memory=_OBJECT_STORE_BYTES,
