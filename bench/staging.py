@@ -2,13 +2,14 @@
 
     python bench/staging.py s3://bucket/prefix [--gigabytes 2] [--files 10000] [--rounds 3] [--peers FOLDER]
 
-Needs what the AWS SDK needs (AWS_ENDPOINT_URL_S3, credentials, region). Each measure is a process from its
-start to its end, on files in the page cache, to a prefix with nothing in it. Slipway: every byte hashed
-(SHA-256) and sent with the service's checksum, then the marker. "Again": the same once more, where the marker
-says that nothing is to be done; "again, unmarked": an attempt that was cut off just before the marker, so that
-each file is hashed and compared. The systems take turns and each row is the fastest of its rounds, since
-neighbours only ever slow one down; the share of the cores that others took meanwhile can't be told from the
-service's own, if it runs on this machine: look at the load that is printed first.
+Needs what the AWS SDK needs (AWS_ENDPOINT_URL_S3, credentials, region). Files lie in the page cache, the prefix
+holds nothing. Slipway: every byte hashed (SHA-256) and sent with the service's checksum, then the marker.
+"Again": the same once more, where the marker says that nothing is to be done. "Again, unmarked": after an
+attempt that was cut off just before the marker, so that each file is hashed and compared.
+
+Seconds are of whole processes, from start to end; "work" leaves out the start of Python, its imports and the
+first connection. The systems take turns and each row is the fastest of its rounds: neighbours only ever slow
+one down.
 
 awscli is installed into `--peers` (requirements/bench-staging.in), s5cmd built there where `go` is present.
 """
@@ -34,22 +35,26 @@ SMALL_BYTES = (1024, 32 * 1024)
 BLOCK_BYTES = 4_000_000
 
 SLIPWAY = """
-import sys
+import sys, time
 from pathlib import Path
 from artifacts.manifest import ArtifactWriter, is_complete
 from artifacts.store import open_store
 store, folder, mark = open_store(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "mark"
+store.exists("nothing")
+started_s = time.perf_counter()
 if not is_complete(store, "data/key"):
     writer = ArtifactWriter(store, "data/key")
     writer.add_folder(folder)
     if mark:
         writer.commit()
+print(time.perf_counter() - started_s)
 """
 
 
 @dataclass(frozen=True)
 class Measure:
     wall_s: float
+    work_s: float
     cpu_s: float  # of the client
     peak_bytes: int
 
@@ -117,13 +122,20 @@ def unmarked(base: str, number: int, ours: Callable[[str, str], list[str | Path]
 def measure(command: list[str | Path]) -> Measure:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started_s = time.perf_counter()
-    process = subprocess.Popen(command, env=environment)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    output = process.stdout.read().split()
     _, status, usage = os.wait4(process.pid, 0)
     wall_s = time.perf_counter() - started_s
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{command[0]} ended with {process.returncode}")
-    return Measure(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    return Measure(
+        wall_s,
+        float(output[-1]) if output else wall_s,
+        usage.ru_utime + usage.ru_stime,
+        usage.ru_maxrss * 1024,
+    )
 
 
 def show(title: str, folder: Path, results: dict[str, list[Measure]]) -> None:
@@ -131,15 +143,17 @@ def show(title: str, folder: Path, results: dict[str, list[Measure]]) -> None:
     fastest = {name: min(rows, key=lambda row: row.wall_s) for name, rows in results.items()}
     peer_s = fastest["aws s3 cp"].wall_s
     print(f"\n{title}: {sum(sizes) / 1e6:.0f} MB\n")
-    print(f"| {'':24} | seconds | MB/s | files/s | × aws | CPU s | peak RSS, MB | all rounds, s |")
-    print(f"|{'-' * 26}|---:|---:|---:|---:|---:|---:|---|")
+    print(f"| {'':24} | seconds | MB/s | files/s | × aws | work, s | CPU s | peak RSS, MB | all rounds, s |")
+    print(f"|{'-' * 26}|---:|---:|---:|---:|---:|---:|---:|---|")
     for name, row in fastest.items():
         rounds = " ".join(f"{each.wall_s:.1f}" for each in results[name])
         print(
             f"| {name:24} | {row.wall_s:.2f} | {sum(sizes) / row.wall_s / 1e6:.0f} "
-            f"| {len(sizes) / row.wall_s:.0f} | {peer_s / row.wall_s:.2f} | {row.cpu_s:.1f} "
-            f"| {row.peak_bytes / 1e6:.0f} | {rounds} |"
+            f"| {len(sizes) / row.wall_s:.0f} | {peer_s / row.wall_s:.2f} | {row.work_s:.3f} "
+            f"| {row.cpu_s:.1f} | {row.peak_bytes / 1e6:.0f} | {rounds} |"
         )
+    first, again = (min(row.work_s for row in results[name]) for name in ("slipway", "slipway, again"))
+    print(f"\nThe second time takes 1/{first / again:.0f} of the first time's work.")
 
 
 def make_large(folder: Path, gigabytes: float) -> Path:

@@ -73,7 +73,9 @@ def test_merged_objects_change_nothing_for_a_reader(
     assert LogReader(store, RUN, STAGE).poll() == seen
 
 
-def test_an_object_merged_away_after_it_was_listed(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_merged_away_after_it_was_listed(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(store, "a", "b")
     (key,) = objects(store)
     reader = LogReader(store, RUN, STAGE)
