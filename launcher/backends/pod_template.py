@@ -104,12 +104,16 @@ def merge(value: Any, patch: Any, name: str = "") -> Any:
             else:
                 result[key] = merge(result.get(key), item, key)
         return result
-    if isinstance(patch, list) and isinstance(value, list) and (key := _MERGE_KEYS.get(name)):
-        items = {item.get(key): item for item in value}
+    if (key := _MERGE_KEYS.get(name)) and _is_list_of(key, value) and _is_list_of(key, patch):
+        items = {item[key]: item for item in value}
         for item in patch:
-            items[item.get(key)] = merge(items.get(item.get(key)), item)
+            items[item[key]] = merge(items.get(item[key]), item)
         return list(items.values())
     return copy.deepcopy(patch)
+
+
+def _is_list_of(key: str, value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) and key in item for item in value)
 
 
 def quantity(size_bytes: int) -> str:
