@@ -76,7 +76,7 @@ _ROOM = (
         "`kubectl get nodes` tells which; mend or remove it",
     ),
     _Form(
-        r"untolerated taint\(?s?\)? ?(?!\{node\.kubernetes\.io/(?:unreachable|not-ready))(?P<taint>\{[^}]*\})?",
+        r"untolerated taint.*?(?P<taint>\{(?!node\.kubernetes\.io/(?:unreachable|not-ready))[^}]*\})",
         "room",
         "the nodes that would fit carry a taint {taint}",
         "add it to nodes.tolerations of the cluster profile",
