@@ -203,7 +203,9 @@ class StoreConformance:
 
     def test_of_many_threads_one_wins(self, store: Store) -> None:
         with ThreadPoolExecutor(32) as pool:
-            won = list(pool.map(lambda index: store.write_bytes("l", bytes([index]), if_absent=True), range(64)))
+            won = list(
+                pool.map(lambda index: store.write_bytes("l", bytes([index]), if_absent=True), range(64))
+            )
         assert sum(won) == 1 and store.read_bytes("l") == bytes([won.index(True)])
 
     def test_a_forked_child_goes_its_own_way(self, store: Store) -> None:
