@@ -1,11 +1,13 @@
 """job + cluster + machine -> plan: everything that can be known offline, resolved and with its reason.
 
 `make` is pure but for reading local files: the job's data, its model folder, the code that makes each stage.
-It uses no network and writes nothing but the cache of digests, and that only when the plan is good.
+It uses no network, also where the stages run on a cluster, whose profile says what its nodes are; and it
+writes nothing but the cache of digests, and that only when the plan is good.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -22,14 +24,15 @@ from artifacts.contract import (
     TrainParams,
 )
 from launcher.digests import Digests
-from launcher.errors import UserError
+from launcher.errors import Problem, UserError
 from launcher.machine import Machine
-from launcher.planning import rehearsal
+from launcher.planning import cluster_part, hardware, rehearsal
 from launcher.planning.resolve import Resolver
 from launcher.spec.cluster import Cluster
 from launcher.spec.job import After, Job
+from launcher.spec.kubernetes import KubernetesCluster
 from launcher.spec.load import Loaded
-from launcher.stages import data, export, model, prepare, train
+from launcher.stages import data, export, image, model, prepare, train
 from launcher.stages.code import CodeDigests
 from launcher.stages.keys import CodeDigest
 
@@ -51,26 +54,32 @@ def make(
 ) -> Plan:
     """The plan of `job` on `cluster`. Raises UserError with every problem found.
 
-    `rehearse` makes it small enough to try here; `fresh` salts the training's key, for a new run on purpose.
+    `machine` is this one; it counts where the cluster is this machine. `rehearse` makes the job small enough
+    to try out; `fresh` salts the training's key, for a new run on purpose.
     `digests`, `check_head` and `code` are how local files are hashed and read; `environment` says where the
     hub's cache is.
     """
     digests = digests or Digests(cluster.value.work_folder / DIGESTS)
     code = code or CodeDigests(digests)
+    nodes = hardware.of(cluster.value, cluster.path.stem, machine)
     if rehearse:
-        job = rehearsal.of(job, machine)
-    resolver = Resolver(job, machine)
+        job = rehearsal.of(job, nodes)
+    resolver = Resolver(job, nodes)
     found = data.find(job, digests, code, check_head)
     source = model.find(job, digests, rehearse=rehearse, environment=environment)
     resolver.problems += [*found.problems, *source.problems]
     engine, after = resolver.engine(), resolver.after()
+    image_stages = _image_stages(cluster, code, resolver.problems)
     train_params = resolver.train_params(source.dimensions, fresh)
     if resolver.problems or train_params is None or source.params is None:
         raise UserError(resolver.problems)
 
     limit = rehearsal.RECORDS_PER_SPLIT if rehearse else None
     data_params = DataParams(splits=found.splits, on_error=job.value.data.on_error, limit_records=limit)
-    stages = _stages(job.value, data_params, source.params, train_params, after, code)
+    stages = image_stages + _stages(job.value, data_params, source.params, train_params, after, code)
+    derived = [*found.derived, *resolver.derived]
+    if isinstance(cluster.value, KubernetesCluster):
+        derived += cluster_part.derived(cluster.value, train_params.world_size, source)
     digests.save()
     return Plan(
         name=job.value.name,
@@ -80,8 +89,25 @@ def make(
         engine=engine,
         stages=stages,
         job=_resolved(job.value, train_params, engine, after),
-        derived=[*(rehearsal.derived(job.value) if rehearse else []), *found.derived, *resolver.derived],
+        derived=[*(rehearsal.derived(job.value) if rehearse else []), *derived],
+        profile=_profile(cluster.value),
     )
+
+
+def _profile(cluster: Cluster) -> dict[str, Any]:
+    """What whoever starts pods reads back; a local plan needs none."""
+    return cluster.model_dump(mode="json") if isinstance(cluster, KubernetesCluster) else {}
+
+
+def _image_stages(cluster: Loaded[Cluster], code: CodeDigest, problems: list[Problem]) -> list[StagePlan]:
+    """The stage of the image that the others run in, where they run in one."""
+    if not isinstance(cluster.value, KubernetesCluster):
+        return []
+    try:
+        return [image.plan(image.params(cluster.value), code)]
+    except UserError as error:
+        problems += [dataclasses.replace(one, where=cluster.where(one.what)) for one in error.problems]
+        return []
 
 
 def _stages(

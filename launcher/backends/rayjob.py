@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launcher.backends.pod_template import WORK, Object, Pod, pod_template
+from launcher.backends.pod_template import GPU, WORK, Object, Pod, pod_template
 from launcher.planning.placement import Placement, WorkerPod, place, pods_per_node, worker_pod
 from launcher.spec.kubernetes import KubernetesCluster
 from launcher.stages.code import ROOT, TRAIN_LOCK, locked_versions
@@ -81,6 +81,7 @@ def _head(profile: KubernetesCluster, labels: Mapping[str, str], common: Mapping
         "rayStartParams": {
             "dashboard-host": "0.0.0.0",
             "num-cpus": "0",  # no worker runs on the head
+            "num-gpus": "0",
             "object-store-memory": str(_OBJECT_STORE_BYTES),
         },
         "template": pod_template(profile, pod),
@@ -122,7 +123,7 @@ def _workers(
 
 
 def _devices(each: WorkerPod) -> dict[str, str]:
-    gpus = {"nvidia.com/gpu": str(each.gpus)} if each.gpus else {}
+    gpus = {GPU: str(each.gpus)} if each.gpus else {}
     return {**gpus, **each.devices}
 
 
@@ -137,20 +138,27 @@ def _nodes(profile: KubernetesCluster, placement: Placement, labels: Mapping[str
     spec: Object = {}
     if not nodes.gpu:
         # A preference: a cluster with one node left still trains.
-        spec["topologySpreadConstraints"] = [
-            {
-                "maxSkew": 1,
-                "topologyKey": nodes.topology_key,
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": workers,
-            }
-        ]
-    elif pods_per_node(placement, profile) > 1:  # else a node's GPUs hold one
-        near = {"topologyKey": "kubernetes.io/hostname", "labelSelector": workers}
-        preferred = [{"weight": 100, "podAffinityTerm": near}]
-        spec["affinity"] = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+        spread = {"topologyKey": nodes.topology_key, "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway"}
+        spec["topologySpreadConstraints"] = [{**spread, "labelSelector": workers}]
+    if affinity := _affinity(profile, placement, workers):
+        spec["affinity"] = {"podAffinity": affinity}
     if nodes.selector:
         spec["nodeSelector"] = dict(nodes.selector)
     if nodes.tolerations:
         spec["tolerations"] = [dict(toleration) for toleration in nodes.tolerations]
     return spec
+
+
+def _affinity(profile: KubernetesCluster, placement: Placement, workers: Object) -> Object:
+    """Workers in one zone or rack where the profile asks for it, and small pods with GPUs on as few nodes as
+    hold them: what they say to each other then stays there."""
+    nodes = profile.nodes
+    affinity: Object = {}
+    if nodes.together_key:
+        together = {"topologyKey": nodes.together_key, "labelSelector": workers}
+        affinity["requiredDuringSchedulingIgnoredDuringExecution"] = [together]
+    if nodes.gpu and pods_per_node(placement, profile) > 1:
+        near = {"topologyKey": "kubernetes.io/hostname", "labelSelector": workers}
+        preferred = [{"weight": 100, "podAffinityTerm": near}]
+        affinity["preferredDuringSchedulingIgnoredDuringExecution"] = preferred
+    return affinity

@@ -49,26 +49,37 @@ def place(world_size: int, profile: KubernetesCluster) -> Placement:
 
 
 def pods_per_node(placement: Placement, profile: KubernetesCluster) -> int:
-    """How many of the pods one node holds, at least 1. Without GPUs they are spread over `nodes.count`."""
-    nodes = profile.nodes
+    """How many of the pods go to one node, 0 where not one does.
+
+    By the node's GPUs; without GPUs they are spread over `nodes.count` nodes, or one to a node. Given
+    resources of a worker's pod bound it too."""
+    nodes, given = profile.nodes, profile.resources.worker
     if nodes.gpus_per_node:
-        return max(1, nodes.gpus_per_node // placement.workers_per_pod)
-    return math.ceil(placement.pods / (nodes.count or placement.pods))
+        most = nodes.gpus_per_node // placement.workers_per_pod
+    else:
+        most = math.ceil(placement.pods / (nodes.count or placement.pods))
+    if given is None:
+        return most
+    return min(most, int(nodes.cpus / given.cpus), nodes.memory_bytes // given.memory_bytes)
 
 
 def nodes_needed(placement: Placement, profile: KubernetesCluster) -> int:
-    return math.ceil(placement.pods / pods_per_node(placement, profile))
+    """How many nodes the pods take, 0 where a pod fits none."""
+    each = pods_per_node(placement, profile)
+    pod = worker_pod(placement, profile)
+    return math.ceil(placement.pods / each) if each and pod.cpus > 0 and pod.usable_bytes > 0 else 0
 
 
 def worker_pod(placement: Placement, profile: KubernetesCluster) -> WorkerPod:
     """What the profile says of a worker's pod, else its share of a node after head and pilot had theirs.
 
-    The share may come out at nothing, or less, on nodes that are too small: the plan refuses it."""
+    The share may come out at nothing on nodes that are too small: the plan refuses it (`nodes_needed`)."""
     nodes, resources = profile.nodes, profile.resources
     if resources.worker is not None:
         cpus, memory_bytes = resources.worker.cpus, resources.worker.memory_bytes
     else:
-        share = _share_of_node(placement, profile)
+        parts = pods_per_node(placement, profile)  # of a node without GPUs
+        share = placement.workers_per_pod / nodes.gpus_per_node if nodes.gpus_per_node else 1 / parts
         cpus = share * (nodes.cpus - resources.head.cpus - resources.pilot.cpus)
         others = resources.head.memory_bytes + resources.pilot.memory_bytes
         memory_bytes = int(share * (nodes.memory_bytes - others))
@@ -84,12 +95,6 @@ def worker_pod(placement: Placement, profile: KubernetesCluster) -> WorkerPod:
         devices=_devices(placement, profile),
         variables={**network.variables, **nodes.nccl},
     )
-
-
-def _share_of_node(placement: Placement, profile: KubernetesCluster) -> float:
-    if profile.nodes.gpus_per_node:
-        return placement.workers_per_pod / profile.nodes.gpus_per_node
-    return 1 / pods_per_node(placement, profile)
 
 
 def _devices(placement: Placement, profile: KubernetesCluster) -> dict[str, str]:

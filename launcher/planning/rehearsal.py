@@ -6,8 +6,8 @@ from __future__ import annotations
 import dataclasses
 
 from artifacts.contract import Derived
-from launcher.machine import Machine
-from launcher.planning.resolve import has_precision, natural_worker_count
+from launcher.planning.hardware import Hardware
+from launcher.planning.resolve import has_precision
 from launcher.spec.job import Job
 from launcher.spec.load import Loaded
 
@@ -23,16 +23,16 @@ _SUFFIX = "-rehearsal"
 _NAME_LENGTH = 30
 
 
-def of(job: Loaded[Job], machine: Machine) -> Loaded[Job]:
-    """`job` with its lengths cut, for `machine`."""
-    return dataclasses.replace(job, value=_small(job.value, machine))
+def of(job: Loaded[Job], hardware: Hardware) -> Loaded[Job]:
+    """`job` with its lengths cut, for `hardware`."""
+    return dataclasses.replace(job, value=_small(job.value, hardware))
 
 
-def _small(job: Job, machine: Machine) -> Job:
+def _small(job: Job, hardware: Hardware) -> Job:
     training, interval = job.training, float(STEPS // 2)
-    workers = min(job.compute.workers or MAX_WORKERS, natural_worker_count(machine), MAX_WORKERS)
+    workers = min(job.compute.workers or MAX_WORKERS, hardware.natural().workers, MAX_WORKERS)
     precision = training.precision
-    if precision != "auto" and not has_precision(machine, precision):
+    if precision != "auto" and not has_precision(hardware.gpu, precision):
         precision = "auto"
     updates = {
         "epochs": None,

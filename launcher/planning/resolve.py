@@ -10,26 +10,26 @@ from launcher import catalog
 from launcher.catalog import Accelerator
 from launcher.dimensions import Dimensions
 from launcher.errors import Problem
-from launcher.machine import Machine
+from launcher.machine import Gpu
 from launcher.memory import bytes_text
 from launcher.planning import batch, sizing
+from launcher.planning.hardware import ClusterNodes, Hardware
 from launcher.spec.job import After, Job
 from launcher.spec.load import Loaded
 
 DEFAULT_EPOCHS = 3.0
 DEFAULT_LEARNING_RATE = {"lora": 2e-4, "full": 2e-5}
 DEFAULT_WARMUP_SHARE = 0.03
-CPU_WORKERS = 2
 #: bfloat16 arithmetic begins with NVIDIA's Ampere.
 BF16_CAPABILITY = (8, 0)
 
 
 @dataclass
 class Resolver:
-    """What the job leaves open, decided for a machine. Collects the reasons, and every problem on the way."""
+    """What the job leaves open, decided for what it runs on. Collects the reasons, and every problem."""
 
     loaded: Loaded[Job]
-    machine: Machine
+    hardware: Hardware
     derived: list[Derived] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -45,8 +45,16 @@ class Resolver:
         self.problems.append(Problem(where=where, what=f"{field}: {value}", why=why, way_out=way_out))
 
     def engine(self) -> Engine:
-        if self.job.engine != "auto":
-            return self.job.engine
+        wanted = self.job.engine
+        if isinstance(self.hardware, ClusterNodes):
+            if wanted == "torchrun":
+                why = "torchrun starts workers on one machine; on a cluster ray starts them, on all nodes"
+                self.refuse("engine", wanted, why, "write ray, or leave it out")
+            elif wanted == "auto":
+                self.say("engine", "ray", "it starts the workers of a cluster's nodes")
+            return "ray"
+        if wanted != "auto":
+            return wanted
         self.say("engine", "torchrun", "one machine: it reaches the first step sooner than ray")
         return "torchrun"
 
@@ -65,53 +73,55 @@ class Resolver:
         return sorted(wanted)  # merge comes before predict
 
     def _workers(self) -> int:
-        workers = self.job.compute.workers or natural_worker_count(self.machine)
-        gpus, cores = len(self.machine.gpus), self.machine.cores
+        natural = self.hardware.natural()
+        workers = self.job.compute.workers or natural.workers
         if self.job.compute.workers is None:
-            reason = f"no GPU here: {CPU_WORKERS} CPU workers, at most one for each of {cores} cores"
-            if gpus:
-                reason = f"one for each GPU of this machine: {self.machine.gpus[0].name}"
-            self.say("compute.workers", workers, reason)
-        elif gpus and workers > gpus:
-            why = f"this machine has {gpus} GPUs, and each worker needs one"
-            self.refuse("compute.workers", workers, why, f"write {gpus} or fewer, or leave it out")
+            self.say("compute.workers", workers, natural.reason)
+        if refusal := self.hardware.refusal(workers):
+            self.refuse("compute.workers", workers, refusal.why, refusal.way_out)
         return workers
 
     def _accelerator(self) -> Accelerator | None:
         """The GPU type in the catalog; None on CPU and for a GPU that it does not know."""
-        wanted = self.job.compute.accelerator
+        wanted, gpu, place = self.job.compute.accelerator, self.hardware.gpu, self.hardware.name
         if wanted is not None and catalog.find(wanted) is None:
             known = ", ".join(catalog.names())
             self.refuse("compute.accelerator", wanted, "no such GPU type in the catalog", f"one of {known}")
-        if not self.machine.gpus:
+        elif wanted is not None and isinstance(self.hardware, ClusterNodes):
+            self._require_on_cluster(wanted)
+        if gpu is None:
             if wanted is not None:
-                self.say(
-                    "compute.accelerator", None, f"no {wanted} here: the job runs on this machine's cores"
-                )
+                self.say("compute.accelerator", None, f"no {wanted} here: the job runs on {place}'s cores")
             return None
-        name = self.machine.gpus[0].name
-        here = catalog.find(name)
+        here = catalog.find(gpu.name)
         if here is None:
-            self.say("compute.accelerator", None, f"{name} is not in the catalog: MFU is not reported")
+            self.say("compute.accelerator", None, f"{gpu.name} is not in the catalog: MFU is not reported")
         elif wanted is None or catalog.find(wanted) != here:
             instead = f", not {wanted}" if wanted else ""
-            self.say("compute.accelerator", here.name, f"this machine has {name}{instead}")
+            self.say("compute.accelerator", here.name, f"{place} has {gpu.name}{instead}")
         return here
 
+    def _require_on_cluster(self, wanted: str) -> None:
+        """Who names a GPU type pays for it: nodes with another, or none, are not what was meant."""
+        gpu, place = self.hardware.gpu, self.hardware.name
+        if gpu is None or catalog.find(wanted) != catalog.find(gpu.name):
+            why = f"{place} has {gpu.name if gpu else 'no GPUs'}"
+            self.refuse("compute.accelerator", wanted, why, "choose another cluster, or leave it out")
+
     def _precision(self) -> Precision:
-        wanted, gpus = self.job.training.precision, self.machine.gpus
-        if wanted != "auto" and not has_precision(self.machine, wanted):
-            why = f"{gpus[0].name} has no bfloat16" if gpus else "fp16 needs a GPU"
-            others = "fp16, fp32" if gpus else "bf16, fp32"
+        wanted, gpu = self.job.training.precision, self.hardware.gpu
+        if wanted != "auto" and not has_precision(gpu, wanted):
+            why = f"{gpu.name} has no bfloat16" if gpu else "fp16 needs a GPU"
+            others = "fp16, fp32" if gpu else "bf16, fp32"
             self.refuse("training.precision", wanted, why, f"use {others} or auto")
         if wanted != "auto":
             return wanted
-        if not gpus:
+        if gpu is None:
             self.say("training.precision", "fp32", "CPU workers: exact, and as fast as most cores go")
             return "fp32"
-        found = has_precision(self.machine, "bf16")
+        found = has_precision(gpu, "bf16")
         precision: Precision = "bf16" if found else "fp32"
-        self.say("training.precision", precision, f"{gpus[0].name} has {'' if found else 'no '}bfloat16")
+        self.say("training.precision", precision, f"{gpu.name} has {'' if found else 'no '}bfloat16")
         return precision
 
     def train_params(self, size: Dimensions | None, fresh: str | None) -> TrainParams | None:
@@ -164,7 +174,7 @@ class Resolver:
 
     def _attention(self) -> None:
         """Which kernel: chosen where the ranks start, by what is installed there (`train.loop`)."""
-        if self.machine.gpus:
+        if self.hardware.gpu:
             self.say("attention", "auto", "flash-attention where it is installed, else PyTorch's sdpa")
         else:
             self.say("attention", "sdpa", "PyTorch's own, for CPUs")
@@ -242,21 +252,22 @@ class Resolver:
         return found[0]
 
     def _host_memory_bytes(self, workers: int) -> int:
-        """What all workers together may take of this machine's memory."""
-        compute, here = self.job.compute, self.machine.memory_bytes
+        """What all workers together may take of the memory where they run."""
+        compute, here = self.job.compute, self.hardware.memory_bytes(workers)
         if compute.memory_bytes is None:
             return here
         wanted = workers * compute.memory_bytes
         if wanted > here:
             who = batch.counted_workers(workers)
-            why = f"{who} want {bytes_text(wanted)}, this machine has {bytes_text(here)}"
+            verb = "have" if isinstance(self.hardware, ClusterNodes) else "has"
+            why = f"{who} want {bytes_text(wanted)}, {self.hardware.host} {verb} {bytes_text(here)}"
             self.refuse("compute.memory", compute.memory, why, "lower it, use fewer workers, or leave it out")
         return min(wanted, here)
 
     def _size(
         self, size: Dimensions | None, workers: int, sequences: int, precision: Precision
     ) -> sizing.Sizing:
-        job, gpus = self.job, self.machine.gpus
+        job, gpu = self.job, self.hardware.gpu
         trainable = 0
         if size is not None:
             adapters = size.lora_parameters(job.method.rank, job.method.target_modules)
@@ -272,8 +283,9 @@ class Resolver:
             offload=job.strategy.offload,
             gradient_checkpointing=job.training.gradient_checkpointing,
             micro_batch_size=job.training.micro_batch_size,
-            gpu_memory_bytes=min(gpu.memory_bytes for gpu in gpus) if gpus else None,
+            gpu_memory_bytes=gpu.memory_bytes if gpu else None,
             host_memory_bytes=self._host_memory_bytes(workers),
+            host=self.hardware.host,
         )
         sized = sizing.choose(request)
         self.derived += sized.derived
@@ -285,16 +297,11 @@ class Resolver:
         return sized
 
 
-def natural_worker_count(machine: Machine) -> int:
-    """One for each GPU, else a few on the cores."""
-    return len(machine.gpus) or min(CPU_WORKERS, machine.cores)
-
-
-def has_precision(machine: Machine, precision: Precision) -> bool:
-    """Whether `machine` computes in it. A GPU of which nothing is known is taken for a new one."""
-    if not machine.gpus:
+def has_precision(gpu: Gpu | None, precision: Precision) -> bool:
+    """Whether workers on `gpu` (None: on cores) compute in it. A GPU of which nothing is known is taken for a
+    new one."""
+    if gpu is None:
         return precision != "fp16"
-    gpu = machine.gpus[0]
     known = catalog.find(gpu.name)
     capability = gpu.compute_capability or (known.compute_capability if known else BF16_CAPABILITY)
     return precision != "bf16" or capability >= BF16_CAPABILITY

@@ -32,12 +32,18 @@ class Request:
     offload: Offload
     gradient_checkpointing: bool | Literal["auto"]
     micro_batch_size: int | None
-    gpu_memory_bytes: int | None  # of one GPU; None: the workers compute on this machine's cores
-    host_memory_bytes: int
+    gpu_memory_bytes: int | None  # of one GPU; None: the workers compute on cores
+    host_memory_bytes: int  # of all workers together
+    host: str = "this machine"  # whose memory that is
 
     @property
     def on_gpu(self) -> bool:
         return self.gpu_memory_bytes is not None
+
+    @property
+    def hosts(self) -> str:
+        """`this machine's`, `its pods'`."""
+        return f"{self.host}'" if self.host.endswith("s") else f"{self.host}'s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +96,7 @@ def memory_lines(request: Request, result: Estimate) -> list[Derived]:
     def line(part: str, name: str, number: int, text: str) -> Derived:
         return Derived(field=f"memory.{part}.{name}", value=number, reason=text)
 
-    machine = f"of {bytes_text(request.host_memory_bytes)} on this machine"
+    machine = f"of {bytes_text(request.host_memory_bytes)} on {request.host}"
     if request.gpu_memory_bytes is not None:
         bound = f"of {bytes_text(request.gpu_memory_bytes)} on its GPU"
     else:
@@ -169,7 +175,7 @@ def _need(request: Request, setting: Setting, needs: str = "needs") -> str:
     """`ddp needs 148.6 GB of a GPU's 80.0 GB`."""
     need = estimate(setting, on_gpu=request.on_gpu)
     offload = "" if setting.offload == "none" else f" with offload {setting.offload}"
-    machine = f"of this machine's {bytes_text(request.host_memory_bytes)}"
+    machine = f"of {request.hosts} {bytes_text(request.host_memory_bytes)}"
     text = f"{setting.strategy}{offload} {needs} "
     if request.gpu_memory_bytes is None:
         return f"{text}{bytes_text(request.workers * need.worker_bytes + need.host_bytes)} {machine}"

@@ -11,6 +11,7 @@ from typing import Any
 from artifacts.contract import (
     DataFile,
     DataParams,
+    ImageParams,
     MergeParams,
     ModelParams,
     Plan,
@@ -21,73 +22,99 @@ from artifacts.contract import (
     TrainParams,
     canonical_json,
 )
-from artifacts.store import open_store
+from artifacts.store import file_uri_path
 from launcher.memory import bytes_text
 from launcher.names import short_key
+from launcher.planning import cluster_part
 from launcher.planning.batch import arithmetic, counted_workers
 from launcher.spec.job import SPLITS
+from launcher.stages.model import on_this_machine
 
 WIDTH = 100
-_DATA, _MEMORY = "data.", "memory."
+_DATA, _MEMORY, _CLUSTER = "data.", "memory.", cluster_part.PREFIX
 _ACCUMULATION = "training.gradient_accumulation_steps"  # has its own line
 
 
-def to_json(plan: Plan, complete: Collection[StageKind]) -> str:
-    """The plan as canonical JSON, with its `run_id`, and `complete` in every stage."""
+#: Kinds of the stages that are complete; None where the store could not be asked.
+Complete = Collection[StageKind] | None
+
+
+def to_json(plan: Plan, complete: Complete) -> str:
+    """The plan as canonical JSON, with its `run_id`, and `complete` in every stage (null: unknown)."""
     value = {**dataclasses.asdict(plan), "run_id": plan.run_id}
-    value["stages"] = [{**stage, "complete": stage["kind"] in complete} for stage in value["stages"]]
+    value["stages"] = [
+        {**stage, "complete": None if complete is None else stage["kind"] in complete}
+        for stage in value["stages"]
+    ]
     return canonical_json(value).decode()
 
 
-def render(plan: Plan, complete: Collection[StageKind], width: int = WIDTH) -> str:
-    """The plan in plain text, at most `width` columns where its words allow."""
+def render(plan: Plan, complete: Complete, width: int = WIDTH, *, unknown: str = "") -> str:
+    """The plan in plain text, at most `width` columns where its words allow. `unknown` says why the store
+    could not be asked which stages are complete."""
     parts = [
-        _header(plan, complete),
+        _header(plan, complete, unknown),
         _section("Stages", _stage_rows(plan, complete), width),
         _section("Each optimizer step", [(_batch(plan),)], width),
     ]
-    for part, title in (("worker", "Memory of one worker"), ("host", "Memory of this machine, offloaded")):
+    owner = (
+        "Memory of this machine, offloaded" if plan.backend == "local" else "Memory of its pods, offloaded"
+    )
+    for part, title in (("worker", "Memory of one worker"), ("host", owner)):
         if rows := _memory_rows(plan, f"{_MEMORY}{part}."):
             parts.append(_section(title, rows, width))
-    if rows := _rows(plan, lambda field: field.startswith(_DATA)):
-        parts.insert(1, _section("Data", [(name.split(".")[1], reason) for name, _, reason in rows], width))
-    elsewhere = (_MEMORY, _DATA, _ACCUMULATION)
+    for prefix, title in ((_CLUSTER, f"Cluster {plan.cluster}"), (_DATA, "Data")):
+        if rows := _rows(plan, lambda field, prefix=prefix: field.startswith(prefix)):
+            parts.insert(
+                1, _section(title, [(name.split(".")[1], reason) for name, _, reason in rows], width)
+            )
+    elsewhere = (_MEMORY, _DATA, _CLUSTER, _ACCUMULATION)
     if rows := _rows(plan, lambda field: not field.startswith(elsewhere)):
         parts.append(_section("Derived, as the job leaves it open", rows, width))
     return "\n\n".join(parts) + "\n"
 
 
-def _header(plan: Plan, complete: Collection[StageKind]) -> str:
-    todo = [stage.kind for stage in plan.stages if stage.kind not in complete]
-    ahead = f"{len(todo)} of {len(plan.stages)} stages to run" if todo else "every stage is complete"
+def _header(plan: Plan, complete: Complete, unknown: str) -> str:
     lines = [
-        f"{plan.run_id}  ·  cluster {plan.cluster}  ·  engine {plan.engine}  ·  {ahead}",
-        f"store {open_store(plan.store).local_path('') or plan.store}",
+        f"{plan.run_id}  ·  cluster {plan.cluster}  ·  engine {plan.engine}  ·  {_ahead(plan, complete)}",
+        f"store {file_uri_path(plan.store) or plan.store}",
     ]
+    if complete is None:
+        lines.append(f"complete stages: unknown ({unknown or 'store not reachable'})")
     return "\n".join(lines)
 
 
-def _stage_rows(plan: Plan, complete: Collection[StageKind]) -> list[tuple[str, ...]]:
+def _ahead(plan: Plan, complete: Complete) -> str:
+    if complete is None:
+        return f"{len(plan.stages)} stages"
+    todo = [stage.kind for stage in plan.stages if stage.kind not in complete]
+    return f"{len(todo)} of {len(plan.stages)} stages to run" if todo else "every stage is complete"
+
+
+def _stage_rows(plan: Plan, complete: Complete) -> list[tuple[str, ...]]:
     return [
-        (
-            stage.kind.value,
-            short_key(stage.key),
-            "complete, skipped" if stage.kind in complete else "to run",
-            _summary(stage),
-        )
+        (stage.kind.value, short_key(stage.key), _state(stage, complete), _summary(stage, plan.backend))
         for stage in plan.stages
     ]
 
 
-def _summary(stage: StagePlan) -> str:
+def _state(stage: StagePlan, complete: Complete) -> str:
+    if complete is None:
+        return "unknown"
+    return "complete, skipped" if stage.kind in complete else "to run"
+
+
+def _summary(stage: StagePlan, backend: str) -> str:
     """What the stage does, in a line."""
     match stage.params:
+        case ImageParams() as params:
+            return _image_summary(params)
         case DataParams() as params:
             sizes = [f"{name} {_size(params.splits[name])}" for name in SPLITS if name in params.splits]
             limit = f", the first {params.limit_records} records of each" if params.limit_records else ""
             return f"check and stage {', '.join(sizes)}{limit}"
         case ModelParams() as params:
-            return _model_summary(params)
+            return _model_summary(params, backend)
         case PrepareParams() as params:
             packed = "packed into" if params.packing else "one record each, in"
             return f"tokenize, {packed} sequences of {params.max_length:,} tokens"
@@ -105,16 +132,26 @@ def _summary(stage: StagePlan) -> str:
     return ""
 
 
+def _image_summary(params: ImageParams) -> str:
+    if params.given is not None:
+        return f"given, nothing to build: {params.given}"
+    flash = f", flash-attention for {', '.join(params.architectures)}" if params.flash_attention else ""
+    return f"build from {params.base} unless {params.repository} has it{flash}"
+
+
 def _size(files: Sequence[DataFile]) -> str:
     return bytes_text(sum(file.size_bytes for file in files))
 
 
-def _model_summary(params: ModelParams) -> str:
+def _model_summary(params: ModelParams, backend: str) -> str:
     if params.twin is not None:
         origin = f"of {params.location}" if params.location else params.twin.architecture
         return f"make a tiny twin {origin}: {params.twin.layers} layers of {params.twin.hidden_size}"
     if params.source == "hub":
-        return f"{params.location} at {(params.revision or '')[:8]} from {params.hub}, unless in its cache"
+        how = ", unless in its cache" if backend == "local" else ", fetched by the cluster"
+        return f"{params.location} at {(params.revision or '')[:8]} from {params.hub}{how}"
+    if backend != "local" and on_this_machine(params):
+        return f"{params.location}, uploaded from here"
     return f"{params.location}, used in place"
 
 

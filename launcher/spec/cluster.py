@@ -53,3 +53,4 @@ class LocalCluster(Section):
 
 
 Cluster = LocalCluster | KubernetesCluster
+BACKENDS = ["local", "kubernetes"]

@@ -65,6 +65,15 @@ def check(model: type[T], plain: dict[str, Any]) -> tuple[T | None, list[Finding
     return None, findings[:MAX_FINDINGS]
 
 
+def no_choice(path: FieldPath, value: Any, choices: list[str]) -> Finding:
+    """Of a field without which it is not known what the file is; `value` is none of its `choices`."""
+    named = listed([f"`{choice}`" for choice in choices])
+    if value is None:
+        return Finding(path, "is required", f"write {named}")
+    near = difflib.get_close_matches(str(value).lower(), choices, n=1)
+    return Finding(path, f"must be {named}", f"did you mean `{near[0]}`?" if near else "")
+
+
 def secrets(plain: Any, path: FieldPath = ()) -> Iterator[Finding]:
     """Texts and keys that look like a token or password."""
     if isinstance(plain, str) and looks_secret(plain):

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from launcher.errors import Problem, UserError
 from launcher.spec import explain
-from launcher.spec.cluster import Cluster, LocalCluster
+from launcher.spec.cluster import BACKENDS, Cluster, LocalCluster
 from launcher.spec.job import Job
 from launcher.spec.kubernetes import KubernetesCluster
 from launcher.spec.overrides import Override, apply, parse_override, parse_path
@@ -54,9 +54,14 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Loaded[Job]:
 def load_cluster(name_or_path: str | Path) -> Loaded[Cluster]:
     """The profile at a path (with a `/` or ending in .yaml), or of that name. Raises UserError."""
     path = _cluster_path(str(name_or_path))
-    if read_mapping(path).value.get("backend") == "kubernetes":
+    document = read_mapping(path)
+    backend = document.value.get("backend")
+    if backend == "kubernetes":
         return _load(KubernetesCluster, path, ())
-    return _load(LocalCluster, path, ())
+    if backend == "local":
+        return _load(LocalCluster, path, ())
+    finding = explain.no_choice(("backend",), backend, BACKENDS)
+    raise UserError(_problem(path, document, (), document.value, finding))
 
 
 def list_clusters() -> dict[str, Path]:

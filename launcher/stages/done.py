@@ -2,11 +2,58 @@
 
 from __future__ import annotations
 
+import queue
+import threading
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from artifacts.contract import StageKind, StagePlan
+from artifacts.contract import Plan, StageKind, StagePlan
 from artifacts.manifest import Manifest, read_marker
 from artifacts.store import Store, file_uri_path
+from launcher.errors import SlipwayError
+
+#: Patience with a remote store for a plan, which is shown without it too.
+ASK_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Kinds of a plan's stages that are complete, in its order; None where the store gave no answer, and
+    `why` not."""
+
+    complete: list[StageKind] | None
+    why: str = ""
+
+
+def ask(plan: Plan, store: Store, timeout_s: float = ASK_TIMEOUT_S) -> Answer:
+    """Which stages are complete, for what is shown and not acted on: never fails, never waits long.
+
+    A remote store is asked of all stages at once. Requests that have no answer in time are left behind."""
+    if not is_remote(store):
+        return Answer([stage.kind for stage in plan.stages if is_done(stage, store)])
+    answers: queue.Queue[tuple[StageKind, bool | BaseException]] = queue.Queue()
+
+    def look(stage: StagePlan) -> None:
+        try:
+            answers.put((stage.kind, is_done(stage, store)))
+        except BaseException as error:  # whatever it is, the plan can be shown
+            answers.put((stage.kind, error))
+
+    for stage in plan.stages:
+        threading.Thread(target=look, args=(stage,), daemon=True).start()
+    done, deadline = set(), time.monotonic() + timeout_s
+    for _ in plan.stages:
+        try:
+            kind, found = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            return Answer(None, f"the store gave no answer in {timeout_s:g} s")
+        if isinstance(found, BaseException):
+            said = str(found) if isinstance(found, SlipwayError) else f"{type(found).__name__}: {found}"
+            return Answer(None, said)
+        if found:
+            done.add(kind)
+    return Answer([stage.kind for stage in plan.stages if stage.kind in done])
 
 
 def is_done(stage: StagePlan, store: Store) -> bool:

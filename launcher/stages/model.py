@@ -37,10 +37,12 @@ REHEARSAL_TWIN = TwinParams(
 
 @dataclass
 class Source:
-    """The base model as the plan sees it. `dimensions` is None where its config is not on this machine."""
+    """The base model as the plan sees it. `dimensions` is None where its config is not on this machine;
+    `size_bytes` is that of its files which are."""
 
     params: ModelParams | None = None
     dimensions: Dimensions | None = None
+    size_bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -208,7 +210,7 @@ def _folder(job: Loaded[Job], folder: Path, digests: Digests, *, weights: bool) 
         sha256=Manifest(files=files).content_digest,
         trust_remote_code=job.value.model.trust_remote_code,
     )
-    return Source(params, _dimensions(folder))
+    return Source(params, _dimensions(folder), sum(entry.size_bytes for entry in files))
 
 
 def _hub(job: Loaded[Job], environment: Mapping[str, str]) -> Source:
@@ -229,6 +231,13 @@ def _store(job: Loaded[Job]) -> Source:
     location = model.store or ""
     if "://" not in location:
         location = Path(location).as_uri()
+    params = ModelParams(
+        source="store", location=location, sha256=model.sha256, trust_remote_code=model.trust_remote_code
+    )
+    if not location.startswith(
+        "file://"
+    ):  # a plan asks nobody; whoever uses the model holds it to its digest
+        return Source(params)
     where, what = job.where("model.store"), f"model.store: {model.store}"
     params = ModelParams(
         source="store", location=location, sha256=model.sha256, trust_remote_code=model.trust_remote_code
@@ -248,7 +257,8 @@ def _store(job: Loaded[Job]) -> Source:
         way_out = f"slipway pin {job.path}, if the artifact there is the one you mean"
         return Source(problems=[Problem(where=where, what=what, why=why, way_out=way_out)])
     folder = file_uri_path(manifest.location or "")
-    return Source(params, _dimensions(folder) if folder else None)
+    size_bytes = sum(entry.size_bytes for entry in manifest.files)
+    return Source(params, _dimensions(folder) if folder else None, size_bytes)
 
 
 def _dimensions(folder: Path) -> Dimensions | None:

@@ -110,11 +110,25 @@ def test_workers_without_gpus_prefer_to_spread() -> None:
     assert spread["labelSelector"]["matchLabels"] == {"slipway/key": "4" * 12, "slipway/role": "worker"}
 
 
-@pytest.mark.parametrize(("workers", "together"), [(16, False), (11, True)])
-def test_small_pods_with_gpus_prefer_one_node(workers: int, together: bool) -> None:
+@pytest.mark.parametrize(("workers", "near"), [(16, False), (11, True)])
+def test_small_pods_with_gpus_prefer_one_node(workers: int, near: bool) -> None:
     spec = pod(worker_group(GPU, workers))
+    affinity = spec["affinity"]["podAffinity"]
     assert "topologySpreadConstraints" not in spec
-    assert ("affinity" in spec) == together
+    assert ("preferredDuringSchedulingIgnoredDuringExecution" in affinity) == near
+
+
+def test_workers_share_what_the_profile_says() -> None:
+    affinity = pod(worker_group(GPU, 16))["affinity"]["podAffinity"]
+    (together,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert together["topologyKey"] == "topology.k8s.aws/network-node-layer-2"
+    assert "affinity" not in pod(worker_group(CPU))
+
+
+def test_fast_network_is_asked_for_by_the_share_of_a_node() -> None:
+    whole, half = limits(worker_group(GPU, 16)), limits(worker_group(GPU, 4))
+    assert (whole["vpc.amazonaws.com/efa"], half["vpc.amazonaws.com/efa"]) == ("32", "16")
+    assert whole["hugepages-2Mi"] == "5120Mi"
 
 
 def test_workers_go_where_the_profile_says() -> None:

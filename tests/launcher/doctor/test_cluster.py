@@ -10,6 +10,7 @@ PROFILE = {
     "backend": "kubernetes",
     "namespace": "ml",
     "store": "s3://bucket/runs",
+    "image": {"registry": "registry.example.com/ml"},
     "nodes": {"cpus": 8.0, "memory": "32Gi"},
 }
 

@@ -21,8 +21,9 @@ def node(
 
 def levels(found: list[dict[str, Any]], cuda_major: int | None = 13, **fields: Any) -> dict[str, str]:
     values = {"cpus": 64.0, "memory": "512Gi", "gpu": "H100-80GB", "gpus_per_node": 8, **fields}
+    image = {"registry": "registry.example.com/ml"}
     profile = KubernetesCluster.model_validate(
-        {"backend": "kubernetes", "store": "s3://bucket/runs", "nodes": values}
+        {"backend": "kubernetes", "store": "s3://bucket/runs", "image": image, "nodes": values}
     )
     return {check.what: check.level for check in nodes(StandInKube(found), profile, cuda_major)}
 

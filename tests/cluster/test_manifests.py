@@ -1,0 +1,153 @@
+"""Objects of a run against a real API server: its validation, its admission of pods, its authorization."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import uuid
+from typing import Any
+
+import pytest
+
+from artifacts.contract import StageKind
+from launcher.backends import manifest
+from launcher.kube import Kube, KubeError
+from launcher.stages.image import Images
+from tests.cluster.conftest import S3_SECRET, kubectl
+from tests.launcher.kubernetes_plans import CPU, GPU, IMAGES, kubernetes_plan
+from tests.launcher.manifest_audit import pod_templates
+
+Object = dict[str, Any]
+IN_CLUSTER = (StageKind.MODEL, StageKind.PREPARE, StageKind.TRAIN, StageKind.MERGE, StageKind.PREDICT)
+
+#: What the pilot does: verb and resource.
+ALLOWED = (
+    *(
+        f"{verb} {kind}"
+        for kind in ("jobs", "rayjobs.ray.io")
+        for verb in ("get", "list", "create", "delete")
+    ),
+    *("patch jobs", "patch rayjobs.ray.io", "get pods", "list pods", "delete pods", "get pods/log"),
+    *("list events", "get configmaps", "get leases", "create leases", "patch leases", "get nodes"),
+)
+DENIED = (
+    *("get secrets", "list secrets", "create secrets", "create pods", "get pods/exec", "create pods/exec"),
+    *("create configmaps", "patch configmaps", "delete nodes", "patch nodes", "create rolebindings"),
+    *("list leases", "delete leases", "patch roles", "impersonate serviceaccounts", "create serviceaccounts"),
+)
+
+
+def objects(profile: Object, namespace: str) -> list[Object]:
+    plan = kubernetes_plan({**profile, "namespace": namespace}, workers=16)
+    stages = [manifest.stage_object(plan, "bot-0123abcd", plan.stage(kind), IMAGES) for kind in IN_CLUSTER]
+    return [*manifest.run_objects(plan, "bot-0123abcd", IMAGES), *stages]
+
+
+@pytest.mark.parametrize("profile", [CPU, GPU], ids=["cpu", "gpu"])
+def test_server_takes_every_object_without_a_warning(profile: Object, namespace: str) -> None:
+    """Unknown fields are refused; templates that the namespace's pod security would refuse are warned of."""
+    for body in objects(profile, namespace):
+        command = ["kubectl", "create", "--dry-run=server", "--validate=strict", "-f", "-"]
+        result = subprocess.run(command, input=json.dumps(body), capture_output=True, text=True, timeout=60)
+        assert result.returncode == 0, result.stderr
+        assert result.stderr == ""
+
+
+@pytest.mark.parametrize("profile", [CPU, GPU], ids=["cpu", "gpu"])
+def test_every_pod_is_admitted_as_restricted(profile: Object, kube: Kube) -> None:
+    profile = {**profile, "queue": {}}  # the priority class is not on this cluster
+    templates = [item for body in objects(profile, kube.namespace) for item in pod_templates(body)]
+    for template in templates:
+        kube.create(as_pod(template), dry_run=True)
+
+
+def test_a_pod_that_does_more_is_refused(kube: Kube) -> None:
+    harm = {"spec": {"hostNetwork": True}}
+    (template,) = pod_templates(objects({**CPU, "pod_template": harm}, kube.namespace)[-1])
+    with pytest.raises(KubeError, match="violates PodSecurity"):
+        kube.create(as_pod(template), dry_run=True)
+
+
+def as_pod(template: Object) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        **template,
+        "metadata": {"name": "one", **template["metadata"]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("rights", "answer"), [(ALLOWED, "yes"), (DENIED, "no")], ids=["what it needs", "nothing more"]
+)
+def test_rights_of_the_pilot(rights: tuple[str, ...], answer: str, namespace: str) -> None:
+    told = {right: can_i(right, "slipway-pilot", namespace) for right in rights}
+    assert told == dict.fromkeys(rights, answer)
+
+
+def test_stages_have_no_rights(namespace: str) -> None:
+    rights = {right: can_i(right, "slipway-stage", namespace) for right in (*ALLOWED, *DENIED)}
+    assert set(rights.values()) == {"no"}
+
+
+def can_i(right: str, account: str, namespace: str) -> str:
+    user = f"system:serviceaccount:{namespace}:{account}"
+    verb, resource = right.split()
+    resource, _, subresource = resource.partition("/")
+    command = ["kubectl", "-n", namespace, "auth", "can-i", verb, resource, "--as", user]
+    command += [f"--subresource={subresource}"] if subresource else []
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return result.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("code", "condition", "reason"),
+    [(1, "Failed", "PodFailurePolicy"), (0, "Complete", "CompletionsReached")],
+)
+def test_pilot_that_ends_the_run_is_not_repeated(
+    code: int, condition: str, reason: str, kube: Kube, settings: dict[str, str]
+) -> None:
+    name = start_pilot(f"exit {code}", kube, settings)
+    found = wait_for_condition(kube, name, condition)
+    assert found["reason"] == reason
+    assert len(pods_of(kube, name)) == 1
+    kube.delete("Job", name)
+
+
+def test_pilot_that_was_lost_is_repeated(kube: Kube, settings: dict[str, str]) -> None:
+    """Any other end counts as one of the Job's attempts; the next pod comes after some 10 s."""
+    name = start_pilot("exit 3", kube, settings)
+    deadline = time.monotonic() + 60
+    while len(pods_of(kube, name)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    job = kube.get("Job", name)
+    assert len(pods_of(kube, name)) == 2
+    assert job is not None and not job["status"].get("conditions")
+    kube.delete("Job", name)
+
+
+def start_pilot(script: str, kube: Kube, settings: dict[str, str]) -> str:
+    """The pilot's Job, but for its program. Returns the Job's name."""
+    patch = {"spec": {"containers": [{"name": "slipway", "command": ["sh", "-c", script], "args": None}]}}
+    resources = {"pilot": {"cpus": 0.05, "memory": "64Mi"}}
+    s3 = {"secret": S3_SECRET}
+    profile = {**CPU, "namespace": kube.namespace, "pod_template": patch, "resources": resources, "s3": s3}
+    plan = kubernetes_plan(profile)
+    run_id = f"bot-{uuid.uuid4().hex[:8]}"
+    image = settings["SLIPWAY_TEST_BASE_IMAGE"]
+    config_map, _, job = manifest.run_objects(plan, run_id, Images(pilot=image, train=image))
+    kube.apply(config_map)
+    kube.create(job)
+    return str(job["metadata"]["name"])
+
+
+def pods_of(kube: Kube, job: str) -> list[Object]:
+    return kube.list("Pod", labels=f"batch.kubernetes.io/job-name={job}")
+
+
+def wait_for_condition(kube: Kube, job: str, condition: str) -> Object:
+    kubectl("-n", kube.namespace, "wait", f"--for=condition={condition}", f"job/{job}", "--timeout=90s")
+    body = kube.get("Job", job)
+    assert body is not None
+    return next(item for item in body["status"]["conditions"] if item["type"] == condition)
