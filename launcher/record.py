@@ -10,7 +10,7 @@ from typing import Any
 
 from artifacts.contract import Plan, StageKind, StagePlan, canonical_json
 from artifacts.events import events_prefix
-from artifacts.manifest import MARKER, is_complete, local_folder
+from artifacts.manifest import file_source, is_complete, read_marker
 from artifacts.segments import read_all
 from artifacts.store import ObjectMissingError, Store
 from launcher.errors import Problem, UserError
@@ -200,11 +200,11 @@ def results(store: Store, run_id: str, plan: Plan) -> Results:
 
 
 def place(store: Store, key: str) -> str:
-    """A path where the store is a folder, else a URI."""
-    if store.exists(f"{key}/{MARKER}"):
-        return str(local_folder(store, key))
-    path = store.local_path(key)
-    return str(path) if path is not None else f"{store.uri}/{key}"
+    """A path where it lies on this machine, else a URI; nothing is fetched."""
+    manifest = read_marker(store, key)
+    source, inside = (store, key) if manifest is None else file_source(store, key, manifest)
+    path = source.local_path(inside.rstrip("/"))
+    return str(path) if path is not None else f"{source.uri}/{inside}".rstrip("/")
 
 
 def _scores(store: Store, prefix: str) -> dict[str, dict[str, float]]:

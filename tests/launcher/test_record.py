@@ -13,6 +13,7 @@ from launcher import record
 from launcher.errors import UserError
 from launcher.progress.journal import Journal
 from launcher.status import Fail
+from tests.artifacts.remote import RemoteStore
 from tests.launcher.driving import make_run
 
 
@@ -101,3 +102,13 @@ def test_a_plan_of_another_version_is_a_clear_error_and_can_be_forgotten(store: 
     assert record.list_runs(store)[0].run_id == plan.run_id
     record.remove(store, plan.run_id)
     assert record.run_ids(store) == []
+
+
+def test_what_lies_elsewhere_is_named_and_not_fetched(tmp_path: Path) -> None:
+    store = RemoteStore(tmp_path / "remote")
+    writer = ArtifactWriter(store, "merged/key")
+    writer.write_bytes("model.safetensors", b"weights")
+    writer.commit()
+    assert record.place(store, "merged/key") == f"{store.uri}/merged/key"
+    assert record.place(store, "runs/r/report.html") == f"{store.uri}/runs/r/report.html"
+    assert store.reads() == []
