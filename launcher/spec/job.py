@@ -113,8 +113,8 @@ class Model(Section):
     )
     store: FilePath | None = Field(
         None,
-        description="Address (`s3://bucket/prefix/merged/KEY`, `file://…`) or folder of a model artifact in a "
-        "store.",
+        description="Address (`s3://bucket/prefix/merged/KEY`, `file://…`) or folder of a model artifact in "
+        "a store.",
     )
     sha256: str | None = Field(
         None,
