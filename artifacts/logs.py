@@ -72,6 +72,10 @@ class LogWriter(io.TextIOBase):
         """The same for UTF-8 as it comes out of a pipe, cut anywhere."""
         self._buffer.append(data)
 
+    def is_carried(self) -> bool:
+        """Whether all whole lines are in the store."""
+        return self._idle and self._buffer.is_empty()
+
     def close(self) -> None:
         """Finish the last line and wait until all is in the store, for at most `CLOSE_S`."""
         if not self._closing.is_set():

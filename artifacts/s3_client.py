@@ -22,6 +22,7 @@ MIN_PART_BYTES = 5 * 1024 * 1024  # the service refuses smaller ones, but for th
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10, 60
 _VARIABLES = ("AWS_", "SLIPWAY_S3_")
 
+_TAGGED = ("GetObject", "UploadPart")  # answers whose ETag is needed
 _ABSENT = ("404", "NoSuchKey", "NotFound")
 _WRONG_CREDENTIALS = (
     "InvalidAccessKeyId",
@@ -74,9 +75,9 @@ def _connect(_pid: int, wanted: tuple[tuple[str, str], ...]) -> Connection:
         attempts = int(values.get("AWS_MAX_ATTEMPTS") or 8)
     except ValueError as error:
         raise StoreError("settings of the store", str(error), "see the SLIPWAY_S3_* variables") from error
-    has_endpoint = bool(values.get("AWS_ENDPOINT_URL_S3") or values.get("AWS_ENDPOINT_URL"))
+    endpoint = values.get("AWS_ENDPOINT_URL_S3") or values.get("AWS_ENDPOINT_URL") or None
     s3_options: Any = {
-        "addressing_style": "path" if has_endpoint else "auto",
+        "addressing_style": "path" if endpoint else "auto",
         # Each body carries a checksum that the service verifies. Without TLS a signature over it would guard
         # writes while reads stay open to the same harm; SHA-256 in the manifest is what guards both.
         "payload_signing_enabled": False,
@@ -92,7 +93,8 @@ def _connect(_pid: int, wanted: tuple[tuple[str, str], ...]) -> Connection:
         response_checksum_validation="when_required",  # some services send the whole's with a range
     )
     with translated("the store's settings"):
-        client: Any = boto3.session.Session().client("s3", config=config)
+        client: Any = boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
+    client.meta.events.register("needs-retry.s3", functools.partial(_cut_short, attempts))
     return Connection(
         client=client,
         pool=ThreadPoolExecutor(concurrency, thread_name_prefix="s3"),
@@ -100,6 +102,22 @@ def _connect(_pid: int, wanted: tuple[tuple[str, str], ...]) -> Connection:
         part_bytes=max(part_bytes, MIN_PART_BYTES),
         attempts=attempts,
     )
+
+
+def _cut_short(most_attempts: int, response: Any, operation: Any, attempts: int, **_: Any) -> float | None:
+    """The pause before an answer whose headers broke off is asked for again: Python's HTTP client takes it
+    for a whole one, and an object or a list would seem empty. Raises ConnectionClosedError after the last."""
+    from botocore.exceptions import ConnectionClosedError
+
+    if response is None or response[0].status_code not in (200, 206):
+        return None
+    headers = response[0].headers
+    has_length = "content-length" in headers or "transfer-encoding" in headers
+    if has_length and (operation.name not in _TAGGED or "etag" in headers):
+        return None
+    if attempts >= most_attempts:
+        raise ConnectionClosedError(endpoint_url=response[0].url)
+    return 0.1 * 2.0**attempts
 
 
 _making = threading.Lock()

@@ -70,11 +70,10 @@ class _Source:
         return answer["Body"]
 
     def fetch(self, start: int, end: int, body: Any = None) -> bytes:
-        """Bytes `start` up to `end`, from `body` as far as that goes. Each failure without a byte since the
-        one before it counts as an attempt."""
+        """Bytes `start` up to `end`, from `body` as far as that goes."""
         from botocore.exceptions import BotoCoreError
 
-        data, failures = bytearray(), 0
+        data, in_vain = bytearray(), 0
         while len(data) < end - start:
             had = len(data)
             try:
@@ -83,10 +82,10 @@ class _Source:
                 while block := body.read(_BLOCK_BYTES):
                     data += block
             except (BotoCoreError, OSError):
-                failures = 1 if len(data) > had else failures + 1
-                if failures >= self.connection.attempts:
+                in_vain = 0 if len(data) > had else in_vain + 1
+                if in_vain == self.connection.attempts:
                     raise
-                time.sleep(_pause_s(failures))
+                time.sleep(_pause_s(in_vain))
             finally:
                 if body is not None:
                     body.close()

@@ -21,7 +21,7 @@ LAUNCHER_LAYERS = [
     ["plan"],
     ["progress"],
     ["backends", "checkpoints", "record", "garbage", "fetch", "report", "reporting", "data_check"],
-    ["run"],
+    ["run", "images"],
     ["staging"],
     ["pilots", "doctor"],
     ["commands", "cli"],

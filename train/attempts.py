@@ -1,7 +1,8 @@
 """Attempts of a training: every start of the group of ranks, with how its ranks ended.
 
 `<train prefix>/attempts/<attempt>/claim.json` is written by whoever starts it, before anything else; two
-claimants get different numbers. `rank-<rank>.json` is the rank's own word on its ending.
+claimants get different numbers, and the earlier group commits nothing any more. `stop.json` asks the group to
+save and end. `rank-<rank>.json` is the rank's own word on its ending.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from artifacts.contract import canonical_json, decode
 from artifacts.store import Store
 from train.engines.base import Ending
+from train.stage import StageError
 
 
 def claim_attempt(store: Store, train_prefix: str) -> int:
@@ -31,6 +33,17 @@ def latest_attempt(store: Store, train_prefix: str) -> int:
     return max(
         (int(info.key.removeprefix(f"{prefix}/").split("/")[0]) for info in store.list(prefix)), default=0
     )
+
+
+def check_current(store: Store, train_prefix: str, attempt: int) -> None:
+    """Before something is committed. An earlier group may still be at work when a later one was started: on
+    machines that lost their cluster's head, say. Raises StageError for it."""
+    if store.exists(_claim(f"{train_prefix}/attempts", attempt + 1)):
+        raise StageError(f"attempt {attempt} is over: a later one has taken its place")
+
+
+def stop_attempt_key(train_prefix: str, attempt: int) -> str:
+    return f"{train_prefix}/attempts/{attempt:03d}/stop.json"
 
 
 def write_ending(store: Store, train_prefix: str, attempt: int, ending: Ending) -> None:

@@ -19,6 +19,7 @@ from artifacts.download import DamagedError, Progress
 from artifacts.events import EventKind, Events
 from artifacts.manifest import MARKER, ArtifactWriter, FileEntry, Manifest, local_folder, verify, write_marker
 from artifacts.store import ObjectMissingError, Store
+from train.attempts import check_current
 from train.stage import StageError, fetch_progress
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ class Checkpoints:
         shutil.rmtree(staged)
         parts = gather(list(writer.entries.values()), self.group)
         if parts is not None:
+            check_current(self.store, self.train_prefix, self.attempt)
             facts = {"step": step, "attempt": self.attempt, "world_size": self.world_size}
             write_marker(self.store, prefix, Manifest(files=merge_manifests(parts), facts=facts))
             self._say("checkpoint", step=step, prefix=prefix)

@@ -1,6 +1,6 @@
 """How a pod is emptied before it ends: its stop file and the lock of those who work in it.
 
-`python -m train.drain --work DIR --wait SECONDS` is what a pod runs before its containers get SIGTERM (preStop).
+`python -m train.drain --work DIR --wait SECONDS` is what a pod runs before its containers get SIGTERM.
 It leaves a stop file, which the ranks and the training's entrypoint in this pod look for at each step, and
 waits until none of them holds the lock any more. Standard library only: it must start at once.
 """
@@ -21,8 +21,10 @@ _POLL_S = 0.1
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m train.drain", description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="the pod's scratch folder")
-    parser.add_argument("--wait", type=float, required=True, help="seconds to wait at most")
+    parser.add_argument("--work", type=Path, default=Path("/work"), help="the pod's scratch folder")
+    parser.add_argument(
+        "--wait", type=float, default=3600, help="seconds; the pod's grace period ends it too"
+    )
     options = parser.parse_args()
     if options.work.is_dir():
         ask_to_stop(options.work)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from importlib import import_module
 
 from artifacts.manifest import is_complete, read_marker, verify
-from train.attempts import latest_attempt
 from train.engines.base import RankJob
 from train.stage import Drained, StageContext, StageError
 
@@ -23,7 +22,6 @@ def run(context: StageContext) -> None:
         plan_json=context.plan.to_json(),
         run_id=context.run_id,
         work=str(context.work.absolute()),
-        first_attempt=latest_attempt(context.store, f"train/{context.stage.key}") + 1,
     )
     start: Callable[[RankJob, StageContext], str] = import_module(ENGINES[context.plan.engine]).run
     if start(job, context) == "drained":

@@ -20,6 +20,7 @@ from transformers.trainer_callback import PrinterCallback
 from artifacts.contract import IGNORED_LABEL, canonical_json
 from artifacts.manifest import ArtifactWriter
 from train import loss, metrics, strategies, weights
+from train.attempts import check_current
 from train.data.collate import Collator, Rows
 from train.data.order import RankBatches
 from train.schedule import Schedule
@@ -281,6 +282,7 @@ class RankTrainer(Trainer):
         artifact.add_folder(folder, move=True)
         rows = metrics.merged_from(self.task.store, self.task.prefix)
         artifact.write_bytes("metrics.jsonl", b"".join(canonical_json(row) + b"\n" for row in rows))
+        check_current(self.task.store, self.task.prefix, self.task.attempt)
         artifact.commit(method=self.task.params.method, steps=self.state.global_step)
 
 

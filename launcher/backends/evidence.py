@@ -26,9 +26,7 @@ def evidence_prefix(run_id: str) -> str:
     return f"runs/{run_id}/evidence"
 
 
-def save(
-    store: Store, kube: Kube, run_id: str, stage: str, body: Object, pods: Sequence[Object]
-) -> str:
+def save(store: Store, kube: Kube, run_id: str, stage: str, body: Object, pods: Sequence[Object]) -> str:
     """Write it; returns the folder's address. What the API server no longer gives out is left out."""
     prefix = f"{evidence_prefix(run_id)}/{stage}-{_next_number(store, run_id, stage)}"
     redact = Redactor()

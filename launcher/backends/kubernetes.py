@@ -29,7 +29,7 @@ from launcher.stages.done import is_done
 from launcher.stages.image import Images
 from launcher.status import Observation
 
-#: A reason to wait is told once it has lasted so long: some pass by themselves (a Secret made a moment later).
+#: A reason to wait is told once it has lasted so long: some pass by themselves (a Secret made just after).
 TELL_AFTER_S = 3.0
 #: What only somebody's action can mend (an image, a Secret) ends the stage after so long.
 MENDABLE_S = 300.0
@@ -216,13 +216,9 @@ class KubernetesBackend:
     def _lasting(self, attempt: _Attempt, facts: Sequence[PodFact]) -> list[PodFact]:
         """The facts, without reasons to wait that are too new to be told."""
         now = self._clock()
-        present = {fact.reason for fact in facts if fact.waits not in (None, "starting")}
+        present = {fact.waiting for fact in facts if fact.waits not in (None, "starting")}
         attempt.waits_since = {reason: attempt.waits_since.get(reason, now) for reason in present}
-        return [
-            fact
-            for fact in facts
-            if fact.reason not in present or now - attempt.waits_since[fact.reason] >= TELL_AFTER_S
-        ]
+        return [fact for fact in facts if now - attempt.waits_since.get(fact.waiting, 0.0) >= TELL_AFTER_S]
 
     def _overdue(
         self, attempt: _Attempt, body: Object, pods: Sequence[Object], facts: Sequence[PodFact]
@@ -231,16 +227,16 @@ class KubernetesBackend:
         now = self._clock()
         for fact in facts:
             mendable = fact.waits in ("image", "settings")
-            since = attempt.waits_since.get(fact.reason, now)
+            since = attempt.waits_since.get(fact.waiting, now)
             if mendable and now - since >= min(MENDABLE_S, self._limits.pending_s):
-                return Ending(None, "never-started", fact.reason, fact.advice)
+                return Ending(None, "never-started", fact.waiting, fact.advice)
         waiting = [fact for fact in facts if fact.phase == "pending"]
         pending_s = max((_age_s(pod) for pod in pods if _pending(pod)), default=0.0)
         if not pods:
             pending_s = _age_s(body)
         if pending_s < self._limits.pending_s:
             return None
-        reason = next((fact.reason for fact in waiting if fact.reason), "its pods did not start")
+        reason = next((fact.waiting for fact in waiting if fact.waiting), "its pods did not start")
         advice = next((fact.advice for fact in waiting if fact.advice), "")
         waited = f"it waited for {self._limits.pending_s} s (limits.pending_s): {reason}"
         return Ending(None, "never-started", waited, advice)
@@ -252,7 +248,9 @@ class KubernetesBackend:
         committed, where, said, output = is_done(stage, self._store), "", ("", ""), ""
         if end.exit_code != EXIT_DONE or not committed:
             where = evidence.save(self._store, self._kube, self._run_id, stage.kind, body, pods)
-            said = last_words(self._store, self._run_id, stage, _unix_s(body["metadata"]["creationTimestamp"]))
+            said = last_words(
+                self._store, self._run_id, stage, _unix_s(body["metadata"]["creationTimestamp"])
+            )
             output = "\n".join(self._tail(stage)) or end.output
         ended_by = end.ended_by
         if end.exit_code is None and attempt.lost_node and ended_by in ("", "deleted"):
@@ -295,8 +293,8 @@ class KubernetesBackend:
         pods = self._looks.pods_of(body) if body else []
         names = _silent(body, pods) if body else []
         for fact in pod_facts(pods, self._looks.warnings(names)):
-            if fact.reason:
-                yield f"{fact.name}: {fact.reason}" + (f"; {fact.advice}" if fact.advice else "")
+            if words := fact.waiting or fact.past:
+                yield f"{fact.name}: {words}" + (f"; {fact.advice}" if fact.advice else "")
 
 
 def _kind(stage: StagePlan) -> str:
@@ -327,5 +325,3 @@ def _age_s(body: Object) -> float:
 
 def _unix_s(moment: str) -> float:
     return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
-
-

@@ -26,9 +26,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from artifacts.contract import EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, Plan, StageKind, StagePlan
-from artifacts.events import Events, events_prefix
+from artifacts.events import Events
 from artifacts.manifest import MARKER
-from artifacts.segments import read_all
 from artifacts.store import Store
 from launcher.backends.locks import FileLock, is_held
 from launcher.backends.processes import (
@@ -40,6 +39,7 @@ from launcher.backends.processes import (
     become_stage,
 )
 from launcher.errors import UserError
+from launcher.progress.last_words import last_words
 from launcher.stages.done import is_done
 from launcher.status import Observation
 
@@ -149,7 +149,7 @@ class LocalBackend:
         if self._host_never_worked(started):
             del self._started[stage.key]
             return Observation(phase="absent")
-        cause, advice = self._last_words(stage, started.at_s) if code else ("", "")
+        cause, advice = last_words(self._store, self._run_id, stage, started.at_s) if code else ("", "")
         return Observation(
             phase="ended",
             exit_code=code,
@@ -271,14 +271,6 @@ class LocalBackend:
                 os.kill(pid, signal.SIGTERM)
             elif started.kill_at is not None and now >= started.kill_at:
                 os.kill(pid, signal.SIGKILL)
-
-    def _last_words(self, stage: StagePlan, since_s: float) -> tuple[str, str]:
-        """Cause and advice of the stage's newest `failed` event since its start."""
-        said: dict[str, Any] = {}
-        for row in read_all(self._store, events_prefix(self._run_id)):
-            if row["stage"] == stage.kind and row["kind"] == "failed" and row["time_s"] >= since_s - 0.001:
-                said = max(said, row, key=lambda row: float(row.get("time_s", 0)))
-        return str(said.get("cause", "")), str(said.get("advice", ""))
 
 
 def run_folder(work: Path, run_id: str) -> Path:

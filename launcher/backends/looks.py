@@ -36,7 +36,9 @@ class Looks:
         if body["kind"] == "RayJob":
             cluster = body.get("status", {}).get("rayClusterName")
             return [
-                pod for pod in self._list("Pod") if cluster and pod["metadata"]["labels"].get(RAY_CLUSTER) == cluster
+                pod
+                for pod in self._list("Pod")
+                if cluster and pod["metadata"]["labels"].get(RAY_CLUSTER) == cluster
             ]
         uid = body["metadata"]["uid"]
         return [
@@ -47,30 +49,31 @@ class Looks:
 
     def warnings(self, names: Iterable[str]) -> list[Object]:
         """Warning events of the objects of these names."""
-        found: list[Object] = []
-        for name in names:
-            fields = f"type=Warning,involvedObject.name={name}"
-            found += self._keep(
-                ("Event", name), DETAILS_EVERY_S, lambda fields=fields: self._kube.list("Event", fields=fields)
-            )
-        return found
+        return [
+            event for name in names for event in self._keep("Event", name, DETAILS_EVERY_S, self._warnings)
+        ]
 
     def node(self, name: str) -> Object | None:
         """The node; None where it is gone. Raises KubeError with status 403 where it may not be read."""
-        return self._keep(("Node", name), DETAILS_EVERY_S, lambda: self._kube.get("Node", name))
+        return self._keep("Node", name, DETAILS_EVERY_S, lambda name: self._kube.get("Node", name))
 
     def forget(self, kind: str) -> None:
         """Something of that kind was just changed: look anew."""
         self._kept.pop((kind, ""), None)
 
     def _list(self, kind: str) -> list[Object]:
-        return self._keep((kind, ""), LIST_EVERY_S, lambda: self._kube.list(kind, labels=self._selector))
+        return self._keep(kind, "", LIST_EVERY_S, self._labelled)
 
-    def _keep(self, key: tuple[str, str], for_s: float, look: Callable[[], T]) -> T:
+    def _warnings(self, name: str) -> list[Object]:
+        return self._kube.list("Event", fields=f"type=Warning,involvedObject.name={name}")
+
+    def _labelled(self, kind: str) -> list[Object]:
+        return self._kube.list(kind, labels=self._selector)
+
+    def _keep(self, kind: str, name: str, for_s: float, look: Callable[[str], T]) -> T:
+        """What `look` says of the name (or of the kind, without one), at most `for_s` old."""
         now = self._clock()
-        if key not in self._kept or now - self._kept[key][0] >= for_s:
-            self._kept[key] = (now, look())
-        found: T = self._kept[key][1]
+        if (kind, name) not in self._kept or now - self._kept[kind, name][0] >= for_s:
+            self._kept[kind, name] = (now, look(name or kind))
+        found: T = self._kept[kind, name][1]
         return found
-
-

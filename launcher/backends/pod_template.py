@@ -15,6 +15,8 @@ from launcher.spec.kubernetes import KubernetesCluster
 Object = dict[str, Any]
 
 CONTAINER = "slipway"
+#: The resource that NVIDIA's device plugin hands out.
+GPU = "nvidia.com/gpu"
 PLAN_FILE = "/etc/slipway/plan.json"
 WORK = "/work"
 _HOME = "/home/slipway"
@@ -165,6 +167,7 @@ def _volumes(profile: KubernetesCluster, pod: Pod) -> list[Object]:
 
 def _environment(profile: KubernetesCluster, pod: Pod) -> list[Object]:
     """Sorted by name; what a profile says wins over what is set here."""
+    blind = profile.nodes.gpu and GPU not in pod.devices
     values = {
         "HOME": _HOME,
         "HF_HOME": f"{_CACHE}/huggingface",
@@ -175,6 +178,8 @@ def _environment(profile: KubernetesCluster, pod: Pod) -> list[Object]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(max(1, math.floor(pod.cpus))),
+        # CUDA images ask for every GPU of the node, and many runtimes give them, whatever the pod requests.
+        **({"NVIDIA_VISIBLE_DEVICES": "void"} if blind else {}),
         **profile.store_environment(in_cluster=True),
         **pod.environment,
         **profile.environment,

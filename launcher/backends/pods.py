@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -50,9 +50,10 @@ class PodFact:
     node: str = ""
     phase: PodPhase
     restarts: int = 0  # of its containers
-    waits: WaitKind | None = None  # while pending
-    reason: str = ""  # why it waits, was restarted, or how it ended; ends a sentence that begins with the pod
-    advice: str = ""
+    waits: WaitKind | None = None  # what kind of reason it has to wait
+    waiting: str = ""  # why it waits, in words that end a sentence which begins with who does
+    advice: str = ""  # what to do about that
+    past: str = ""  # how it ended, or why its container was restarted, likewise
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,18 @@ class PodEnd:
     words: str = ""
 
 
-def pod_facts(pods: Sequence[Object], events: Iterable[Object] = ()) -> list[PodFact]:
-    """One fact for each pod (by stage and name), and one for each object whose pods are refused."""
-    events = list(events)
-    said = _newest_warnings(events)
+def pod_facts(
+    pods: Sequence[Object], events: Iterable[Object] = (), names: Collection[str] | None = None
+) -> list[PodFact]:
+    """One fact for each pod (by stage and name), and one for each object whose pods are refused: of those
+    that the events tell of, or only of the objects called `names` and of what these own."""
+    events = sorted(events, key=event_time)
+    said = {
+        event["involvedObject"]["name"]: str(event.get("message", "")) for event in events if _warns(event)
+    }
     facts = [_fact(pod, said) for pod in pods]
-    return sorted([*facts, *_refused(pods, events)], key=lambda fact: (fact.stage, fact.role, fact.name))
+    refused = _refused(pods, [event for event in events if names is None or _is_of(event, names)])
+    return sorted([*facts, *refused], key=lambda fact: (fact.stage, fact.role, fact.name))
 
 
 def main_state(pod: Object) -> dict[str, Any]:
@@ -111,17 +118,19 @@ def memory_killed(pods: Iterable[Object]) -> Object | None:
 
 def note(facts: Sequence[PodFact]) -> str:
     """What is worth knowing of a stage's pods in one line; empty where all is well."""
-    groups: dict[tuple[str, str, str], int] = {}
+    groups: dict[tuple[str, str], int] = {}
     for fact in facts:
-        if fact.phase == "pending" and fact.waits != "starting" and fact.reason:
-            group = (fact.role, fact.reason, fact.advice)
-            groups[group] = groups.get(group, 0) + 1
-    lines = []
-    for (role, reason, advice), count in groups.items():
-        total = max(count, sum(fact.role == role for fact in facts))
-        advised = f"; {advice}" if advice else ""
-        lines.append(f"{_who(role, count, total)} waits: {reason}{advised}")
-    return ". ".join(lines)
+        if fact.waits not in (None, "starting"):
+            what = f"waits: {fact.waiting}" + (f"; {fact.advice}" if fact.advice else "")
+        elif fact.phase == "running" and fact.past:
+            what = f"was restarted: {fact.past}"
+        elif fact.phase == "failed" and fact.past:
+            what = f"failed: {fact.past}"
+        else:
+            continue
+        groups[fact.role, what] = groups.get((fact.role, what), 0) + 1
+    totals = {role: sum(fact.role == role for fact in facts) for role, _ in groups}
+    return ". ".join(f"{_who(role, count, totals[role])} {what}" for (role, what), count in groups.items())
 
 
 def _who(role: str, count: int, total: int) -> str:
@@ -133,7 +142,6 @@ def _fact(pod: Object, said: Mapping[str, str]) -> PodFact:
     metadata, status = pod["metadata"], pod.get("status", {})
     labels = metadata.get("labels") or {}
     why = why_waiting(pod, said)
-    reason, advice = (why.words, why.advice) if why else (_past(pod), "")
     restarts = sum(int(item.get("restartCount", 0)) for item in status.get("containerStatuses") or ())
     role = {"head": "head", "worker": "worker"}.get(labels.get(RAY_NODE_TYPE, ""), "")
     return PodFact(
@@ -144,8 +152,9 @@ def _fact(pod: Object, said: Mapping[str, str]) -> PodFact:
         phase=_phase(pod),
         restarts=restarts,
         waits=why.kind if why else None,
-        reason=reason,
-        advice=advice,
+        waiting=why.words if why else "",
+        advice=why.advice if why else "",
+        past=_past(pod),
     )
 
 
@@ -166,7 +175,7 @@ def _past(pod: Object) -> str:
         if last is None:
             return _WORDS.get(_ended_by(pod), "")
         killed = last.get("reason") == "OOMKilled"
-        return f"reached its memory limit{_limit(pod)}" if killed else f"ended with {last.get('exitCode')}"
+        return f"it reached its memory limit{_limit(pod)}" if killed else f"exit code {last.get('exitCode')}"
     if end.words:
         return end.words
     return f"exit code {end.exit_code}" if end.exit_code else ""
@@ -193,21 +202,18 @@ def _limit(pod: Object) -> str:
     return f" of {limits['memory']}" if "memory" in limits else ""
 
 
-def _newest_warnings(events: Sequence[Object]) -> dict[str, str]:
-    """The newest warning of each object, by its name."""
-    warnings = [event for event in events if event.get("type") == "Warning"]
-    return {
-        event["involvedObject"]["name"]: str(event.get("message", ""))
-        for event in sorted(warnings, key=event_time)
-    }
+def _warns(event: Object) -> bool:
+    return bool(event.get("type") == "Warning")
+
+
+def _is_of(event: Object, names: Collection[str]) -> bool:
+    involved = str(event["involvedObject"]["name"])
+    return any(involved == name or involved.startswith(f"{name}-") for name in names)
 
 
 def _refused(pods: Sequence[Object], events: Sequence[Object]) -> list[PodFact]:
     """Objects whose newest attempt to make a pod was refused: no pod of theirs is younger."""
-    newest: dict[str, Object] = {}
-    for event in sorted(events, key=event_time):
-        if event.get("reason") in _REFUSED:
-            newest[event["involvedObject"]["name"]] = event
+    newest = {event["involvedObject"]["name"]: event for event in events if event.get("reason") in _REFUSED}
     facts = []
     for name, event in newest.items():
         found = _STAGE_OF_NAME.match(name)
@@ -224,7 +230,7 @@ def _refused(pods: Sequence[Object], events: Sequence[Object]) -> list[PodFact]:
                 ),
                 phase="pending",
                 waits=why.kind,
-                reason=why.words,
+                waiting=why.words,
                 advice=why.advice,
             )
         )

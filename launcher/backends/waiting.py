@@ -1,7 +1,7 @@
 """Why a pod does not run yet, in plain words, and what to do about it. Pure.
 
-The API says it in many places: a pod's conditions (no node fits), its containers' `waiting` (images, Secrets),
-or only in events (volumes, quotas). Their messages are the scheduler's, the kubelet's and the quota plugin's.
+The API says it in many places: a pod's conditions (no node fits), its containers' `waiting` (images,
+Secrets), or only in events (volumes, quotas); in messages of the scheduler, the kubelet and admission.
 """
 
 from __future__ import annotations
@@ -150,7 +150,13 @@ _REFUSALS = (
     ),
 )
 
-_IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+_IMAGE_REASONS = (
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+)
 _IMAGE = (
     _Form(
         r"not found|NotFound|manifest unknown",
@@ -165,7 +171,7 @@ _IMAGE = (
         "name a Secret with its credentials in image.pull_secrets of the cluster profile",
     ),
     _Form(
-        r"no such host|connection refused|timeout|i/o timeout|unreachable|dial tcp|EOF|certificate|HTTP response",
+        r"no such host|connection refused|timeout|unreachable|dial tcp|EOF|certificate|HTTP response",
         "image",
         "its node can't reach the registry of {image}",
         "check image.registry of the cluster profile as nodes see it",
@@ -218,7 +224,9 @@ def _explain_container(waiting: Mapping[str, Any], image: str) -> Why:
         assert why is not None  # the last form matches all
         return why
     refusal = _first(_REFUSALS, message)
-    return refusal or Why("settings", f"its container can't be made ({reason}: {message})".replace(": )", ")"))
+    return refusal or Why(
+        "settings", f"its container can't be made ({reason}: {message})".replace(": )", ")")
+    )
 
 
 def _split(hindrances: str) -> list[str]:
@@ -226,9 +234,7 @@ def _split(hindrances: str) -> list[str]:
     return re.split(r",\s+(?![^{]*\})", hindrances)
 
 
-def _first(
-    forms: tuple[_Form, ...], message: str, pod: Object | None = None, image: str = ""
-) -> Why | None:
+def _first(forms: tuple[_Form, ...], message: str, pod: Object | None = None, image: str = "") -> Why | None:
     for form in forms:
         if found := re.search(form.pattern, message):
             groups = {name: text or "" for name, text in found.groupdict().items()}

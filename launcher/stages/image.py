@@ -23,6 +23,8 @@ from launcher.stages.keys import CodeDigest, stage, stage_key
 CUDA_VERSION = "13.2.1"
 #: Holds what the node's driver asks of an image, and no library twice: 0.1 GB, its `runtime` has 2 GB more.
 CUDA_BASE = f"docker.io/nvidia/cuda:{CUDA_VERSION}-base-ubuntu24.04"
+#: Python of Ubuntu 24.04, which flash-attention is compiled for.
+PYTHON = "3.12"
 PLAIN_BASE = "docker.io/library/debian:12-slim"
 #: Oldest GPUs that flash-attention 2 runs on (its README: Ampere and later).
 FLASH_ATTENTION_CAPABILITY = (8, 0)
@@ -40,6 +42,10 @@ def params(cluster: KubernetesCluster) -> ImageParams:
     """What the profile asks for, with what it leaves open filled in. Raises UserError."""
     image, nodes = cluster.image, cluster.nodes
     if image.name is not None:
+        if "@sha256:" not in image.name:
+            why = "an image is given by digest: a tag may mean another image tomorrow"
+            way_out = f"docker buildx imagetools inspect {image.name} shows it"
+            raise UserError(Problem(where="", what=f"image.name: {image.name}", why=why, way_out=way_out))
         return ImageParams(given=image.name)
     if image.registry is None:
         why = "without a registry an image can't reach the nodes"
@@ -54,10 +60,9 @@ def params(cluster: KubernetesCluster) -> ImageParams:
         why = "flash-attention needs GPUs of compute capability 8.0 or newer"
         way_out = "set image.architectures, or image.flash_attention: false"
         raise UserError(Problem(where="", what="image.flash_attention", why=why, way_out=way_out))
+    registry = image.registry.rstrip("/")
     return ImageParams(
-        repository=image.registry.rstrip("/")
-        if "/" in image.registry.rstrip("/")
-        else f"{image.registry}/slipway",
+        repository=registry if "/" in registry else f"{registry}/slipway",
         base=image.base or (CUDA_BASE if nodes.gpu else PLAIN_BASE),
         flash_attention=flash_attention,
         architectures=usable if flash_attention else [],
@@ -74,7 +79,9 @@ def plan(params: ImageParams, code: CodeDigest) -> StagePlan:
 def read_images(store: Store, stage: StagePlan) -> Images | None:
     """The images of a complete stage; None where it is not."""
     manifest = read_marker(store, stage.output)
-    return manifest and Images(pilot=manifest.facts["pilot"], train=manifest.facts["train"])
+    if manifest is None:
+        return None
+    return Images(pilot=manifest.facts["pilot"], train=manifest.facts["train"])
 
 
 def capability(name: str) -> tuple[int, int]:

@@ -98,7 +98,7 @@ def profile_values(settings: dict[str, str], namespace: str) -> dict[str, Any]:
             "pilot": small,
             "head": {"cpus": 1, "memory": "3Gi"},
             "worker": {"cpus": 1, "memory": "3Gi"},
-            **dict.fromkeys(("model", "prepare", "merge", "predict"), stage),
+            **{name: dict(stage) for name in ("model", "prepare", "merge", "predict")},
         },
         "cache": {"size": "4Gi"},
         "limits": {"grace_s": 30},

@@ -12,8 +12,11 @@ import pytest
 
 import train.model
 from artifacts.contract import ModelParams, StageKind
+from artifacts.events import events_prefix
 from artifacts.local import LocalStore
 from artifacts.manifest import local_folder, read_marker, verify
+from artifacts.segments import read_all
+from tests.artifacts.remote import RemoteStore
 from tests.train.stage_inputs import TWIN, put_data, stage_context
 from tests.train.test_twin import TEXTS
 from train.hub import HubFile, download, git_object_id, select
@@ -164,6 +167,40 @@ def test_the_stage_uses_the_cache_in_place(hub, tmp_path, monkeypatch):
     assert read_marker(store, "models/key").location.startswith((tmp_path / "cache").as_uri())
     assert (local_folder(store, "models/key") / "config.json").read_bytes() == hub.files["config.json"]
     assert not list((tmp_path / "store").rglob("*.safetensors"))
+
+
+def test_the_stage_moves_a_model_into_a_remote_store_file_by_file(hub, tmp_path):
+    store, work = RemoteStore(tmp_path / "store"), tmp_path / "work"
+    put_data(store, {"train": []})
+    context = stage_context(store, StageKind.MODEL, work, model=params(hub))
+    train.model.run(context)
+    context.events.flush()
+    wanted = set(hub.files) - set(EXTRA)
+    manifest = read_marker(store, "models/key")
+    assert manifest.location is None and {entry.path for entry in manifest.files} == wanted
+    assert verify(store, "models/key") == []
+    assert not any(path.stat().st_size > 1000 for path in work.rglob("*") if path.is_file())  # nothing stays
+    progress = [row for row in read_all(store, events_prefix("run")) if row["kind"] == "progress"]
+    assert progress[-1]["done"] == progress[-1]["total"] == manifest.size_bytes
+
+
+def test_a_move_that_was_cut_off_sends_no_weights_again(hub, tmp_path):
+    store = RemoteStore(tmp_path / "store")
+    put_data(store, {"train": []})
+    store.write_bytes("models/key/model.safetensors", hub.files["model.safetensors"])
+    train.model.run(stage_context(store, StageKind.MODEL, tmp_path / "work", model=params(hub)))
+    assert verify(store, "models/key") == []
+    assert not any("model.safetensors" in request.split("/")[-1] for request in hub.requests)
+    assert "models/key/model.safetensors" not in store.puts()
+
+
+def test_damage_on_the_way_from_the_hub_commits_nothing(hub, tmp_path):
+    store = RemoteStore(tmp_path / "store")
+    put_data(store, {"train": []})
+    hub.served["model.safetensors"] = bytes(len(hub.files["model.safetensors"]))
+    with pytest.raises(StageError, match=r"model.safetensors: its digest"):
+        train.model.run(stage_context(store, StageKind.MODEL, tmp_path / "work", model=params(hub)))
+    assert read_marker(store, "models/key") is None
 
 
 SELECTED = ["config.json", "modeling_x.py", "kernel.cu", "tokenizer.model", "chat_template.jinja"]

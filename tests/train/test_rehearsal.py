@@ -120,8 +120,11 @@ def test_a_rehearsal_twin_keeps_everything_but_the_sizes(tmp_path):
 def test_a_rehearsal_twin_of_an_artifact_follows_its_location(tmp_path):
     original = original_folder(tmp_path / "original")
     store = LocalStore(tmp_path / "other")
-    write_marker(store, "models/abc", Manifest(files=[], location=original.as_uri()))
-    twin = rehearse(tmp_path, twin_of="store", location=f"{store.uri}/models/abc")
+    manifest = Manifest(files=[], location=original.as_uri())
+    write_marker(store, "models/abc", manifest)
+    twin = rehearse(
+        tmp_path, twin_of="store", location=f"{store.uri}/models/abc", sha256=manifest.content_digest
+    )
     assert (twin / "tokenizer.json").read_bytes() == (original / "tokenizer.json").read_bytes()
 
 

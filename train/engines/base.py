@@ -22,16 +22,16 @@ class RankJob:
     plan_json: bytes
     run_id: str
     work: str  # scratch folder, on the rank's machine
-    first_attempt: int  # of this launch; later ones are restarts
-    attempt: int | None = None  # claimed by the engine; None: rank 0 claims one
+    attempt: int = 0  # claimed by the engine for each start of the group
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
     """How one rank of one attempt ended, as it told the store itself; a killed rank tells nothing.
 
-    `failed`: an exception of the training. `disconnected`: another rank was gone. `refused`: an exception
-    that a restart would only repeat.
+    `drained`: with a `cause` where its machine was asked to stop, and not the run; no rank is to start there
+    again. `failed`: an exception of the training. `disconnected`: another rank was gone. `refused`: an
+    exception that a restart would only repeat.
     """
 
     rank: int
@@ -39,6 +39,7 @@ class Ending:
     cause: str = ""
     advice: str = ""
     exit_code: int = 0
+    machine: str = ""  # the engine's id of the rank's machine
 
 
 # gloo and NCCL say so, each in its own words, when another rank is gone.

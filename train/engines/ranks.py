@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import os
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,38 +20,64 @@ from artifacts.events import Events, stop_key
 from artifacts.manifest import local_folder
 from artifacts.store import Store, open_store
 from train import strategies
-from train.attempts import claim_attempt, read_endings, write_ending
-from train.checkpoint import Checkpoints, broadcast, newest
-from train.engines.base import Ending, GiveUp, RankJob, decide, ending_of, fruitless_restarts
+from train.attempts import stop_attempt_key, write_ending
+from train.checkpoint import Checkpoints, gather
+from train.engines.base import Ending, RankJob, ending_of
 from train.loop import TrainTask, train_rank
 from train.stage import fetch_progress
 
 STOP_CHECK_S = 1.0
 
 
-def run_rank(job: RankJob, stop_asked: Callable[[], bool], on_step: Callable[[int], None]) -> str:
-    """Train in this rank; returns its ending's kind: "done", "drained" or, where the engine restarted the
-    group by itself and that is no use, "refused". Whatever it raises has been told to the store.
+def run_rank(
+    job: RankJob,
+    stop_asked: Callable[[], bool],
+    on_step: Callable[[int], None],
+    place: Place | None = None,
+) -> str:
+    """Train in this rank; returns its ending's kind: "done" or "drained". Whatever it raises has been told to
+    the store.
 
-    `stop_asked`: the engine's own knowledge of a request to stop (a signal, a notice of preemption).
-    `on_step`: called after every step with its number, on every rank.
+    `stop_asked`: whether this rank's machine, or process, is asked to stop; the run's own request lies in the
+    store. `on_step`: called after every step with its number, on every rank.
     """
     rank = Rank.join(job)
-    attempt = rank.agree_on_attempt()
-    if not rank.agree_to_train(attempt):
-        return "refused"
     events = Events(rank.store, job.run_id, StageKind.TRAIN) if rank.number == 0 else None
+    rank.tell_places(place, events)
     try:
-        ending = train_rank(rank.task(attempt, events, stop_asked, on_step)).ending
+        ending = train_rank(rank.task(events, stop_asked, on_step)).ending
     except BaseException as error:
         traceback.print_exc()
-        write_ending(rank.store, rank.prefix, attempt, ending_of(error, rank.number))
+        write_ending(rank.store, rank.prefix, job.attempt, ending_of(error, rank.number))
         raise
     finally:
         if events is not None:
             events.flush()
-    write_ending(rank.store, rank.prefix, attempt, Ending(rank=rank.number, kind=ending))
+    leaving = place is not None and ending == "drained" and stop_asked()
+    write_ending(
+        rank.store,
+        rank.prefix,
+        job.attempt,
+        Ending(
+            rank=rank.number,
+            kind=ending,
+            cause=f"{place} was asked to stop" if leaving else "",
+            machine=place.machine if leaving and place is not None else "",
+        ),
+    )
     return ending
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a rank runs, on a cluster."""
+
+    node: str
+    pod: str
+    machine: str  # the engine's id
+
+    def __str__(self) -> str:
+        return f"{self.node} ({self.pod})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,36 +107,20 @@ class Rank:
             group=dist.new_group(backend="gloo") if stage.params.world_size > 1 else None,
         )
 
-    def agree_on_attempt(self) -> int:
-        if self.job.attempt is not None:
-            return self.job.attempt
-        return broadcast(claim_attempt(self.store, self.prefix) if self.number == 0 else 0, self.group)
-
-    def agree_to_train(self, attempt: int) -> bool:
-        """Whether a group that the engine has started again by itself is to go on; rank 0 decides."""
-        if self.job.attempt is not None or attempt == self.job.first_attempt:
-            return True
-        return broadcast(self._may_restart(attempt) if self.number == 0 else False, self.group)
-
-    def _may_restart(self, attempt: int) -> bool:
-        saved = newest(self.store, self.prefix)
-        decision = decide(
-            read_endings(self.store, self.prefix, attempt - 1),
-            world_size=dist.get_world_size() if dist.is_initialized() else 1,
-            killed="",
-            fruitless=fruitless_restarts(attempt, self.job.first_attempt, saved.attempt if saved else 0),
-        )
-        if isinstance(decision, GiveUp):
-            ending = Ending(rank=0, kind="refused", **dataclasses.asdict(decision))
-            write_ending(self.store, self.prefix, attempt, ending)
-            return False
-        events = Events(self.store, self.job.run_id, StageKind.TRAIN)
-        events.say("restarted", reason=decision.reason, attempt=attempt)
-        return True
+    def tell_places(self, place: Place | None, events: Events | None) -> None:
+        """Which rank runs where: in each one's output, and once in the run's events."""
+        if place is None:
+            return
+        world_size = self.plan.stage(StageKind.TRAIN).params.world_size
+        print(f"rank {self.number} of {world_size} on {place}", flush=True)
+        places = gather(place, self.group)
+        if events is not None and places is not None:
+            text = ", ".join(f"rank {rank} on {where}" for rank, where in enumerate(places))
+            nodes = [where.node for where in places]
+            events.say("note", text=text, nodes=nodes, attempt=self.job.attempt)
 
     def task(
         self,
-        attempt: int,
         events: Events | None,
         stop_asked: Callable[[], bool],
         on_step: Callable[[int], None],
@@ -118,6 +129,7 @@ class Rank:
         stage = self.plan.stage(StageKind.TRAIN)
         model: ModelParams = self.plan.stage(StageKind.MODEL).params
         work = Path(self.job.work, f"rank-{self.number}")
+        attempt = self.job.attempt
         checkpoints = Checkpoints(
             self.store,
             self.prefix,
@@ -129,7 +141,8 @@ class Rank:
             group=self.group,
             events=events,
         )
-        looks, fetched = self.number == 0, fetch_progress(events)
+        requests = [stop_key(self.job.run_id), stop_attempt_key(self.prefix, attempt)]
+        fetched = fetch_progress(events)
         return TrainTask(
             params=stage.params,
             model=local_folder(self.store, stage.inputs["model"], progress=fetched),
@@ -144,37 +157,27 @@ class Rank:
             resume_from=checkpoints.resume_folder(),
             checkpointer=checkpoints,
             events=events,
-            should_stop=StopWatch(self.store, stop_key(self.job.run_id), stop_asked, looks=looks),
+            should_stop=StopWatch(self.store, requests if self.number == 0 else [], stop_asked),
             on_step=on_step,
         )
 
 
 class StopWatch:
-    """Whether this rank knows of a request to stop: the engine's, or (where it `looks`) the object in the
-    store, which is asked for at most every `STOP_CHECK_S`. Once asked, always asked."""
+    """Whether this rank knows of a request to stop: its own machine's, or one of the objects `requests` in
+    the store, for which a thread looks, as no step should wait for the answers. Once asked, always asked."""
 
-    def __init__(
-        self,
-        store: Store,
-        key: str,
-        stop_asked: Callable[[], bool],
-        *,
-        looks: bool,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._store, self._key, self._stop_asked, self._looks, self._clock = (
-            store,
-            key,
-            stop_asked,
-            looks,
-            clock,
-        )
-        self._next_look = clock()
+    def __init__(self, store: Store, requests: Sequence[str], stop_asked: Callable[[], bool]) -> None:
+        self._store, self._requests, self._stop_asked = store, requests, stop_asked
         self._asked = False
+        if requests:
+            threading.Thread(target=self._look, name="stop-watch", daemon=True).start()
 
     def __call__(self) -> bool:
         self._asked = self._asked or self._stop_asked()
-        if self._looks and not self._asked and self._clock() >= self._next_look:
-            self._next_look = self._clock() + STOP_CHECK_S
-            self._asked = self._store.exists(self._key)
         return self._asked
+
+    def _look(self) -> None:
+        while not self._asked:
+            time.sleep(STOP_CHECK_S)
+            with contextlib.suppress(Exception):  # a store out of reach: asked again
+                self._asked = self._asked or any(map(self._store.exists, self._requests))

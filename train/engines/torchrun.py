@@ -7,7 +7,6 @@ said (`base.decide`), and each start is an attempt of its own.
 
 from __future__ import annotations
 
-import dataclasses
 import mmap
 import os
 import signal
@@ -15,9 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from train.attempts import claim_attempt, read_endings
-from train.checkpoint import newest
-from train.engines.base import GiveUp, RankJob, decide, fruitless_restarts
+from train.engines.base import RankJob
+from train.engines.supervise import supervise
 from train.processes import die_with_parent
 from train.stage import StageContext
 
@@ -49,23 +47,12 @@ def run(job: RankJob, context: StageContext) -> str:
     from train.preload import preload
 
     preload()
-    store, prefix = context.store, f"train/{context.stage.key}"
     stop = StopFlag()
-    world_size = context.stage.params.world_size
-    first_attempt = attempt = claim_attempt(store, prefix)
     _on_signals(stop.raise_for_all)
-    while (killed := _launch(dataclasses.replace(job, attempt=attempt), world_size, stop)) is not None:
-        endings = read_endings(store, prefix, attempt)
-        attempt = claim_attempt(store, prefix)
-        saved = newest(store, prefix)
-        fruitless = fruitless_restarts(attempt, first_attempt, saved.attempt if saved else 0)
-        decision = decide(
-            endings, world_size=world_size, killed=killed, fruitless=fruitless, stopping=stop.is_raised()
-        )
-        if isinstance(decision, GiveUp):
-            raise decision.error()
-        context.events.say("restarted", reason=decision.reason, attempt=attempt)
-    return read_endings(store, prefix, attempt)[0].kind
+    world_size = context.stage.params.world_size
+    return supervise(
+        job, context, lambda attempt: _launch(attempt, world_size, stop), stopping=stop.is_raised
+    )
 
 
 def _launch(job: RankJob, world_size: int, stop: StopFlag) -> str | None:

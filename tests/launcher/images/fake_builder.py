@@ -1,0 +1,54 @@
+"""A `buildah` on PATH that builds nothing: it notes its command lines, makes the exported files, and tells a
+registry what it "pushed"."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+PROGRAM = """\
+#!{python}
+import json, os, pathlib, sys
+folder = pathlib.Path({folder!r})
+words = sys.argv[1:]
+context = pathlib.Path(words[-1])
+note = {{"words": words}}
+if words[0] == "build":
+    note["wheels"] = sorted(p.name for p in (context / "images/wheels").glob("*.whl"))
+    for name, value in zip(words, words[1:]):
+        if name == "--output":
+            out = pathlib.Path(value.partition("dest=")[2])
+            out.mkdir(parents=True)
+            (out / "flash_attn-2.8.3-cp312-cp312-linux_x86_64.whl").write_bytes(b"wheel")
+with (folder / "commands.jsonl").open("a") as stream:
+    print(json.dumps(note), file=stream)
+print("STEP 1/2: FROM base")
+print("a warning", file=sys.stderr)
+failure = folder / "fail"
+if failure.exists() and words[0] == failure.read_text().split("\\n")[0]:
+    print(failure.read_text().split("\\n", 1)[1])
+    sys.exit(125)
+"""
+
+
+class FakeBuilder:
+    """`fail(command, text)` makes `buildah COMMAND` end with that text."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        program = folder / "buildah"
+        program.write_text(PROGRAM.format(python=sys.executable, folder=str(folder)))
+        program.chmod(0o755)
+
+    def fail(self, command: str, text: str) -> None:
+        (self.folder / "fail").write_text(f"{command}\n{text}")
+
+    def commands(self) -> list[dict[str, list[str]]]:
+        path = self.folder / "commands.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def targets(self) -> list[str]:
+        """Targets built, in order."""
+        built = [note["words"] for note in self.commands() if note["words"][0] == "build"]
+        return [words[words.index("--target") + 1] for words in built]
