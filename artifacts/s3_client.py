@@ -19,7 +19,7 @@ from typing import Any
 from artifacts.store import ObjectMissingError, StoreError
 
 MIN_PART_BYTES = 5 * 1024 * 1024  # the service refuses smaller ones, but for the last
-_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10, 60
+_CONNECT_TIMEOUT_S = 10  # the SDK's 60, times the attempts, is too long to learn that an address is wrong
 _VARIABLES = ("AWS_", "SLIPWAY_S3_")
 
 _TAGGED = ("GetObject", "UploadPart")  # answers whose ETag is needed
@@ -88,7 +88,6 @@ def _connect(_pid: int, wanted: tuple[tuple[str, str], ...]) -> Connection:
         s3=s3_options,
         retries=retries,
         connect_timeout=_CONNECT_TIMEOUT_S,
-        read_timeout=_READ_TIMEOUT_S,
         tcp_keepalive=True,
         max_pool_connections=4 * concurrency,  # callers' threads beside the pool's
         response_checksum_validation="when_required",  # some services send the whole's with a range
