@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.spec.kubernetes import KubernetesCluster
+from launcher.spec.units import to_bytes
 
 Object = dict[str, Any]
 
@@ -176,6 +177,7 @@ def _environment(profile: KubernetesCluster, pod: Pod) -> list[Object]:
         "HOME": _HOME,
         "HF_HOME": f"{_CACHE}/huggingface",
         "SLIPWAY_CACHE": _CACHE,
+        "SLIPWAY_CACHE_BYTES": str(to_bytes(profile.cache.size)),
         "TRITON_CACHE_DIR": f"{WORK}/triton",
         "TORCHINDUCTOR_CACHE_DIR": f"{WORK}/inductor",
         "XDG_CACHE_HOME": f"{_HOME}/.cache",
