@@ -20,6 +20,7 @@ from launcher.backends.looks import Looks
 from launcher.backends.lost_nodes import LostNodes, unix_s
 from launcher.backends.pods import PodFact, note, pod_facts
 from launcher.backends.waiting import Object
+from launcher.errors import ClusterError
 from launcher.kube import Kube, KubeError
 from launcher.names import short_key
 from launcher.progress.last_words import last_words
@@ -76,6 +77,9 @@ class KubernetesBackend:
     # The four methods of a backend ----------------------------------------------------------------------
 
     def start(self, stage: StagePlan) -> None:
+        if stage.kind in (StageKind.IMAGE, StageKind.DATA):  # made where the sources and the data files lie
+            way_out = f"`slipway stage JOB --cluster {self._plan.cluster}` makes it"
+            raise ClusterError(f"stage {stage.kind}", "its artifact is not in the store", way_out)
         attempt = self._attempts.get(stage.key)
         if attempt is None or attempt.verdict is not None:
             self._attempts[stage.key] = _Attempt()

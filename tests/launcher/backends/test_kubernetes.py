@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from artifacts.contract import Plan, PrepareParams, StageKind
+from artifacts.contract import DataParams, Plan, PrepareParams, StageKind
 from artifacts.events import Events
 from artifacts.local import LocalStore
 from artifacts.manifest import ArtifactWriter
 from launcher.backends import manifest
 from launcher.backends.kubernetes import MENDABLE_S, TELL_AFTER_S, KubernetesBackend
 from launcher.backends.waiting import Object
+from launcher.errors import ClusterError
 from launcher.kube import KubeError
 from launcher.stages.image import Images
 from launcher.status import Done, Fail, Retry, decide
@@ -144,6 +145,13 @@ def test_a_stage_from_start_to_done(yard: Yard) -> None:
     yard.becomes("complete")
     assert decide(yard.backend.observe(yard.stage)) == Done()
     assert list(yard.store.list("runs")) == []  # nothing to explain
+
+
+def test_what_only_a_laptop_can_make_is_asked_for(tmp_path: Path) -> None:
+    yard = Yard(tmp_path)
+    data = plan_parts.stage(StageKind.DATA, DataParams(splits={}))
+    with pytest.raises(ClusterError, match="slipway stage JOB --cluster test"):
+        yard.backend.start(data)
 
 
 def test_many_looks_are_few_requests(yard: Yard) -> None:
