@@ -17,6 +17,7 @@ from launcher.names import short_key
 from launcher.spec.kubernetes import KubernetesCluster
 from launcher.spec.nodes import Resources
 from launcher.stages.image import Images
+from launcher.stages.pods import pod_module, runs_in_cluster
 
 PILOT = "pilot"
 #: Id of the drive that made a stage's object.
@@ -132,7 +133,7 @@ def pilot_job(plan: Plan, run_id: str, images: Images) -> Object:
 
 def stage_object(plan: Plan, run_id: str, stage: StagePlan, images: Images, drive: str = "") -> Object:
     """What carries out one stage in the cluster. Raises ValueError for a stage that does not run there."""
-    if stage.kind in (StageKind.IMAGE, StageKind.DATA):
+    if not runs_in_cluster(stage):
         raise ValueError(f"stage {stage.kind} does not run in the cluster")
     profile = KubernetesCluster.model_validate(plan.profile)
     marks = labels(plan, run_id, stage.kind)
@@ -170,9 +171,10 @@ def _stage_job(
     marks: dict[str, str],
     command: Sequence[str],
 ) -> Object:
-    resources: Resources = getattr(profile.resources, stage.kind)
+    of_launcher = pod_module(stage).startswith("launcher.")
+    resources: Resources = getattr(profile.resources, "prepare" if of_launcher else stage.kind)
     pod = Pod(
-        image=images.train,
+        image=images.pilot if of_launcher else images.train,
         plan=plan_name(run_id),
         args=command,
         cpus=resources.cpus,
@@ -212,6 +214,7 @@ def _stage_command(stage: StagePlan, run_id: str) -> tuple[str, ...]:
     return (
         *("python", "-m", "train.pod", str(stage.kind)),
         *("--plan", PLAN_FILE, "--run", run_id, "--work", WORK),
+        *(() if pod_module(stage) == "train" else ("--module", pod_module(stage))),
     )
 
 
