@@ -200,11 +200,12 @@ def results(store: Store, run_id: str, plan: Plan) -> Results:
 
 
 def place(store: Store, key: str) -> str:
-    """A path where it lies on this machine, else a URI; nothing is fetched."""
+    """Where an artifact's files (or an object) lie: a path on this machine, else a URI."""
     manifest = read_marker(store, key)
-    source, inside = (store, key) if manifest is None else file_source(store, key, manifest)
-    path = source.local_path(inside.rstrip("/"))
-    return str(path) if path is not None else f"{source.uri}/{inside}".rstrip("/")
+    source, before = (store, key) if manifest is None else file_source(store, key, manifest)
+    name = before.rstrip("/")
+    path = source.local_path(name)
+    return str(path) if path is not None else f"{source.uri}/{name}".rstrip("/")
 
 
 def _scores(store: Store, prefix: str) -> dict[str, dict[str, float]]:

@@ -16,6 +16,8 @@ from launcher.spec.units import to_bytes
 Object = dict[str, Any]
 
 CONTAINER = "slipway"
+#: The resource that NVIDIA's device plugin hands out.
+GPU = "nvidia.com/gpu"
 PLAN_FILE = "/etc/slipway/plan.json"
 WORK = "/work"
 _HOME = "/home/slipway"
@@ -103,12 +105,16 @@ def merge(value: Any, patch: Any, name: str = "") -> Any:
             else:
                 result[key] = merge(result.get(key), item, key)
         return result
-    if isinstance(patch, list) and isinstance(value, list) and (key := _MERGE_KEYS.get(name)):
-        items = {item.get(key): item for item in value}
+    if (key := _MERGE_KEYS.get(name)) and _is_list_of(key, value) and _is_list_of(key, patch):
+        items = {item[key]: item for item in value}
         for item in patch:
-            items[item.get(key)] = merge(items.get(item.get(key)), item)
+            items[item[key]] = merge(items.get(item[key]), item)
         return list(items.values())
     return copy.deepcopy(patch)
+
+
+def _is_list_of(key: str, value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) and key in item for item in value)
 
 
 def quantity(size_bytes: int) -> str:
@@ -166,6 +172,7 @@ def _volumes(profile: KubernetesCluster, pod: Pod) -> list[Object]:
 
 def _environment(profile: KubernetesCluster, pod: Pod) -> list[Object]:
     """Sorted by name; what a profile says wins over what is set here."""
+    blind = profile.nodes.gpu and GPU not in pod.devices
     values = {
         "HOME": _HOME,
         "HF_HOME": f"{_CACHE}/huggingface",
@@ -177,6 +184,8 @@ def _environment(profile: KubernetesCluster, pod: Pod) -> list[Object]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(max(1, math.floor(pod.cpus))),
+        # CUDA images ask for every GPU of the node, and many runtimes give them, whatever the pod requests.
+        **({"NVIDIA_VISIBLE_DEVICES": "void"} if blind else {}),
         **profile.store_environment(in_cluster=True),
         **pod.environment,
         **profile.environment,

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launcher.backends.pod_template import WORK, Object, Pod, pod_template
+from launcher.backends.pod_template import GPU, WORK, Object, Pod, pod_template
 from launcher.planning.placement import Placement, WorkerPod, place, pods_per_node, worker_pod
 from launcher.spec.kubernetes import KubernetesCluster
 from launcher.stages.code import ROOT, TRAIN_LOCK, locked_versions
@@ -81,6 +81,7 @@ def _head(profile: KubernetesCluster, labels: Mapping[str, str], common: Mapping
         "rayStartParams": {
             "dashboard-host": "0.0.0.0",
             "num-cpus": "0",  # no worker runs on the head
+            "num-gpus": "0",
             "object-store-memory": str(_OBJECT_STORE_BYTES),
         },
         "template": pod_template(profile, pod),
@@ -122,7 +123,7 @@ def _workers(
 
 
 def _devices(each: WorkerPod) -> dict[str, str]:
-    gpus = {"nvidia.com/gpu": str(each.gpus)} if each.gpus else {}
+    gpus = {GPU: str(each.gpus)} if each.gpus else {}
     return {**gpus, **each.devices}
 
 

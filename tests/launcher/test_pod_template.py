@@ -63,6 +63,12 @@ def test_resources() -> None:
     assert amounts["limits"] == amounts["requests"]
 
 
+def test_only_pods_that_ask_for_gpus_see_any() -> None:
+    assert variables(made(GPU))["NVIDIA_VISIBLE_DEVICES"] == "void"
+    assert "NVIDIA_VISIBLE_DEVICES" not in variables(made(GPU, devices={"nvidia.com/gpu": "8"}))
+    assert "NVIDIA_VISIBLE_DEVICES" not in variables(made(CPU))
+
+
 def test_pull_secrets_and_scheduler() -> None:
     spec = made({**GPU, "queue": {"scheduler_name": "volcano"}})["spec"]
     assert spec["schedulerName"] == "volcano"
@@ -126,6 +132,7 @@ def test_patch_merges_containers_by_name_and_comes_last() -> None:
             {"env": [{"name": "A", "value": None, "valueFrom": {}}]},
             {"env": [{"name": "A", "valueFrom": {}}]},
         ),
+        ({"env": [{"name": "A"}]}, {"env": ["B"]}, {"env": ["B"]}),  # for the API server to refuse
         (1, {"a": {"b": None}}, {"a": {}}),
     ],
 )
