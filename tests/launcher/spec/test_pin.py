@@ -139,7 +139,7 @@ def test_byte_order_mark_and_symlink_stay(tmp_path: Path) -> None:
         ("{hub: 'https://huggingface.co/x/y'}", "is no repository id; write it as"),
         ("{hub: Qwen/Qwen3-8B, revision: 7}", "is not text; put it in quotes"),
         ("{store: nowhere}", "there is no complete artifact"),
-        ("{store: 's3://bucket/models/x'}", "no store for 's3://' here"),
+        ("{store: 'gs://bucket/models/x'}", "no store for 'gs://' here"),
     ],
 )
 def test_the_users_mistakes(model: str, message: str, tmp_path: Path) -> None:
