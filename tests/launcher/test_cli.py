@@ -131,7 +131,9 @@ def test_help_lists_every_command_and_the_exit_codes(done: Desk) -> None:
     assert "130" in text and "slipway init" in text
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS.split() if c not in ("runs", "data", "image", "clusters")])
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS.split() if c not in ("runs", "data", "image", "clusters")]
+)
 def test_each_command_teaches_by_example(done: Desk, command: str) -> None:
     text = done.slipway(command, "--help")
     assert f"slipway {command}" in text.partition("Example")[2]

@@ -116,7 +116,9 @@ def test_several_requests_at_once(proxy: DashboardProxy) -> None:
 def test_a_websocket_goes_both_ways(proxy: DashboardProxy) -> None:
     host, port = proxy.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as browser:
-        request = f"GET /ws HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+        request = (
+            f"GET /ws HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+        )
         browser.sendall(request.encode())
         assert browser.recv(1000).startswith(b"HTTP/1.1 101")
         browser.sendall(b"hello")
