@@ -26,8 +26,12 @@ from tests.cluster.conftest import ROOT, Place, kubectl
 from tests.cluster.pretending import build_pretend
 from tests.cluster.runs import Run, wait_until, write_job
 
-RUN_S = 180.0
+#: Half a minute where the nodes are not busy with something else.
+RUN_S = 600.0
 SMALL = {"cpus": 0.2, "memory": "256Mi"}
+
+
+pytestmark = pytest.mark.timeout(1200)
 
 
 @dataclass(frozen=True)
