@@ -19,8 +19,17 @@ from typing import Any
 from artifacts.store import ObjectMissingError, StoreError
 
 MIN_PART_BYTES = 5 * 1024 * 1024  # the service refuses smaller ones, but for the last
-_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10, 60
-_VARIABLES = ("AWS_", "SLIPWAY_S3_")
+_CONNECT_TIMEOUT_S = 10  # the SDK's 60, times the attempts, is too long to learn that an address is wrong
+_READ = (
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_RETRY_MODE",
+    "AWS_MAX_ATTEMPTS",
+    "SLIPWAY_S3_CONCURRENCY",
+    "SLIPWAY_S3_PART_BYTES",
+)
 
 _TAGGED = ("GetObject", "UploadPart")  # answers whose ETag is needed
 _ABSENT = ("404", "NoSuchKey", "NotFound")
@@ -52,8 +61,10 @@ class Connection:
 
 
 def settings() -> tuple[tuple[str, str], ...]:
-    """The variables that make a connection what it is."""
-    return tuple(sorted(item for item in os.environ.items() if item[0].startswith(_VARIABLES)))
+    """The variables that make a connection what it is. Of the SDK's others, which may be secret, only a
+    number that changes with them."""
+    others = hash(tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))))
+    return (*((name, os.environ.get(name, "")) for name in _READ), ("others", str(others)))
 
 
 def connect(pid: int, wanted: tuple[tuple[str, str], ...]) -> Connection:
@@ -76,6 +87,7 @@ def _connect(_pid: int, wanted: tuple[tuple[str, str], ...]) -> Connection:
     except ValueError as error:
         raise StoreError("settings of the store", str(error), "see the SLIPWAY_S3_* variables") from error
     endpoint = values.get("AWS_ENDPOINT_URL_S3") or values.get("AWS_ENDPOINT_URL") or None
+    region = values.get("AWS_REGION") or values.get("AWS_DEFAULT_REGION") or None  # the SDK reads the latter
     s3_options: Any = {
         "addressing_style": "path" if endpoint else "auto",
         # Each body carries a checksum that the service verifies. Without TLS a signature over it would guard
@@ -87,13 +99,12 @@ def _connect(_pid: int, wanted: tuple[tuple[str, str], ...]) -> Connection:
         s3=s3_options,
         retries=retries,
         connect_timeout=_CONNECT_TIMEOUT_S,
-        read_timeout=_READ_TIMEOUT_S,
         tcp_keepalive=True,
         max_pool_connections=4 * concurrency,  # callers' threads beside the pool's
         response_checksum_validation="when_required",  # some services send the whole's with a range
     )
     with translated("the store's settings"):
-        client: Any = boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
+        client: Any = boto3.session.Session().client("s3", region, endpoint_url=endpoint, config=config)
     client.meta.events.register("needs-retry.s3", functools.partial(_cut_short, attempts))
     return Connection(
         client=client,
@@ -182,17 +193,24 @@ def _of_refusal(what: str, error: Any) -> StoreError:
 
 def _of_failure(what: str, error: Exception) -> StoreError:
     """What never came to an answer."""
-    name = type(error).__name__
-    if "Credential" in name or "SSO" in name or "Token" in name or name in ("ProfileNotFound", "LoginError"):
+    from botocore import exceptions as sdk
+
+    no_credentials = (
+        sdk.NoCredentialsError,
+        sdk.PartialCredentialsError,
+        sdk.CredentialRetrievalError,
+        sdk.NoAuthTokenError,
+        sdk.TokenRetrievalError,
+        sdk.SSOError,
+        sdk.LoginError,
+        sdk.ProfileNotFound,
+    )
+    if isinstance(error, no_credentials):
         return StoreError(what, f"no usable credentials ({error})", _CREDENTIALS_WAY_OUT)
-    if (
-        "Connect" in name
-        or "Timeout" in name
-        or name in ("HTTPClientError", "SSLError", "ProxyConnectionError")
-    ):
+    if isinstance(error, (sdk.ConnectionError, sdk.HTTPClientError)):
         way_out = "is the address (`s3.endpoint`) right, and does a proxy or VPN stand between?"
         return StoreError(what, f"can't be reached ({error})", way_out)
-    return StoreError(what, f"{name}: {error}")
+    return StoreError(what, f"{type(error).__name__}: {error}")
 
 
 _CREDENTIALS_WAY_OUT = (

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from artifacts.contract import EXIT_DONE, Plan, StageKind, StagePlan
 from artifacts.logs import LogReader
@@ -18,9 +17,10 @@ from artifacts.store import Store
 from launcher.backends import endings, evidence, manifest
 from launcher.backends.endings import Ending
 from launcher.backends.looks import Looks
-from launcher.backends.lost_nodes import LostNodes
+from launcher.backends.lost_nodes import LostNodes, unix_s
 from launcher.backends.pods import PodFact, note, pod_facts
 from launcher.backends.waiting import Object
+from launcher.errors import ClusterError
 from launcher.kube import Kube, KubeError
 from launcher.names import short_key
 from launcher.progress.last_words import last_words
@@ -34,6 +34,9 @@ TELL_AFTER_S = 3.0
 #: What only somebody's action can mend (an image, a Secret) ends the stage after so long.
 MENDABLE_S = 300.0
 
+#: Endings that are this backend's judgement: the object itself would go on.
+_STILL_THERE = ("never-started", "node-lost")
+
 _LOG_TAIL_LINES = 60
 _FOLLOW_POLL_S = 1.0
 
@@ -46,7 +49,6 @@ class _Attempt:
     stop_at: float | None = None
     deleted: bool = False  # by us
     waits_since: dict[str, float] = field(default_factory=dict)  # reason -> first seen
-    lost_node: str = ""
     verdict: Observation | None = None
 
 
@@ -63,18 +65,23 @@ class KubernetesBackend:
         drive_id: str,
         *,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._plan, self._run_id, self._store, self._kube = plan, run_id, store, kube
-        self._images, self._drive_id, self._clock = images, drive_id, clock
+        self._images, self._drive_id = images, drive_id
+        self._clock, self._now = clock, now
         self._limits = KubernetesCluster.model_validate(plan.profile).limits
         self._looks = Looks(kube, (short_key(stage.key) for stage in plan.stages), clock=clock)
-        self._lost_nodes = LostNodes(kube, self._looks)
+        self._lost_nodes = LostNodes(kube, self._looks, now=now)
         self._attempts: dict[str, _Attempt] = {}
         self._judged: set[str] = set()  # uids of objects that this drive has seen end
 
     # The four methods of a backend ----------------------------------------------------------------------
 
     def start(self, stage: StagePlan) -> None:
+        if stage.kind in (StageKind.IMAGE, StageKind.DATA):  # made where the sources and the data files lie
+            way_out = f"`slipway stage JOB --cluster {self._plan.cluster}` makes it"
+            raise ClusterError(f"stage {stage.kind}", "its artifact is not in the store", way_out)
         attempt = self._attempts.get(stage.key)
         if attempt is None or attempt.verdict is not None:
             self._attempts[stage.key] = _Attempt()
@@ -207,7 +214,9 @@ class KubernetesBackend:
         if paused:
             return Observation(phase="running", note=paused)
         lost = self._lost_nodes.notice(pods)
-        attempt.lost_node = lost.node or attempt.lost_node
+        if lost.removed and body["kind"] == "Job":
+            end = Ending(None, "node-lost", f"node {lost.node} is not ready")
+            return self._ended(stage, attempt, body, pods, end)
         told = self._lasting(attempt, facts)
         if overdue := self._overdue(attempt, body, pods, told):
             return self._ended(stage, attempt, body, pods, overdue)
@@ -231,9 +240,8 @@ class KubernetesBackend:
             if mendable and now - since >= min(MENDABLE_S, self._limits.pending_s):
                 return Ending(None, "never-started", fact.waiting, fact.advice)
         waiting = [fact for fact in facts if fact.phase == "pending"]
-        pending_s = max((_age_s(pod) for pod in pods if _pending(pod)), default=0.0)
-        if not pods:
-            pending_s = _age_s(body)
+        waiting_since = [body] if not pods else [pod for pod in pods if _pending(pod)]
+        pending_s = max((self._now() - _made_s(made) for made in waiting_since), default=0.0)
         if pending_s < self._limits.pending_s:
             return None
         reason = next((fact.waiting for fact in waiting if fact.waiting), "its pods did not start")
@@ -248,18 +256,14 @@ class KubernetesBackend:
         committed, where, said, output = is_done(stage, self._store), "", ("", ""), ""
         if end.exit_code != EXIT_DONE or not committed:
             where = evidence.save(self._store, self._kube, self._run_id, stage.kind, body, pods)
-            said = last_words(
-                self._store, self._run_id, stage, _unix_s(body["metadata"]["creationTimestamp"])
-            )
+            said = last_words(self._store, self._run_id, stage, _made_s(body))
             output = "\n".join(self._tail(stage)) or end.output
-        ended_by = end.ended_by
-        if end.exit_code is None and attempt.lost_node and ended_by in ("", "deleted"):
-            ended_by = "node-lost"
-        cause, advice = (end.cause, end.advice) if ended_by else (said[0] or end.cause, said[1] or end.advice)
+        seen = (end.cause, end.advice)
+        cause, advice = seen if end.ended_by else (said[0] or seen[0], said[1] or seen[1])
         attempt.verdict = Observation(
             phase="ended",
             exit_code=end.exit_code,
-            ended_by=ended_by,
+            ended_by=end.ended_by,
             committed=committed,
             cause=cause,
             advice=advice,
@@ -267,7 +271,7 @@ class KubernetesBackend:
             evidence=where,
         )
         self._judged.add(attempt.uid)
-        if attempt.stop_at is not None or ended_by == "never-started":
+        if attempt.stop_at is not None or end.ended_by in _STILL_THERE:
             self._delete(stage, attempt)
         return attempt.verdict
 
@@ -319,9 +323,6 @@ def _pending(pod: Object) -> bool:
     return bool(pod.get("status", {}).get("phase") == "Pending")
 
 
-def _age_s(body: Object) -> float:
-    return time.time() - _unix_s(body["metadata"]["creationTimestamp"])
-
-
-def _unix_s(moment: str) -> float:
-    return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
+def _made_s(body: Object) -> float:
+    """When it was made, by the API server's clock (Unix time)."""
+    return unix_s(body["metadata"]["creationTimestamp"])

@@ -1,9 +1,10 @@
 """Pods on nodes that are lost.
 
-Such a pod stays Terminating, or Running, for ever: only its node could confirm its end. KubeRay and the Job
-controller wait for that before they replace it. Once the node has not been ready for a while the pod is
-removed by force; what it may still do, cut off over there, can't commit anything (a checkpoint needs all
-ranks).
+Such a pod stays Terminating, or Running, for ever: only its node could confirm its end. KubeRay waits for
+that before it replaces the pod, and so does the Job controller, which even keeps a pod that was removed by
+force (its finalizer waits for the pod's last phase). Once the node has not been ready for a while a pod of Ray is
+removed by force, and a Job is given up for a new one. What is still done over there, cut off, can't commit a
+checkpoint (that needs all ranks), and any other artifact would be the same.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ LOST_AFTER_S = 20.0
 class Lost:
     note: str = ""
     node: str = ""  # one that is lost
+    removed: bool = False  # pods were, by force
 
 
 class LostNodes:
@@ -37,6 +39,7 @@ class LostNodes:
     def notice(self, pods: Sequence[Object]) -> Lost:
         suspects = [pod for pod in pods if is_suspect(pod)]
         lost: dict[str, list[str]] = {}
+        removed = False
         for pod in suspects:
             node = pod["spec"]["nodeName"]
             lost_s = self._lost_for_s(pod, node)
@@ -47,8 +50,10 @@ class LostNodes:
                 metadata = pod["metadata"]
                 self._kube.delete("Pod", metadata["name"], uid=metadata["uid"], grace_s=0)
                 self._looks.forget("Pod")
+                removed = True
         notes = [f"node {node} is not ready: {_listed(roles)} there is lost" for node, roles in lost.items()]
-        return Lost(f"{'. '.join(notes)}; it is replaced elsewhere" if notes else "", next(iter(lost), ""))
+        told = f"{'. '.join(notes)}; it is replaced elsewhere" if notes else ""
+        return Lost(told, next(iter(lost), ""), removed)
 
     def _lost_for_s(self, pod: Object, node: str) -> float | None:
         """How long the node has been lost; None where it is not."""
@@ -79,7 +84,7 @@ def not_ready_s(node: Object | None, now_s: float) -> float | None:
     ready = next((item for item in conditions if item["type"] == "Ready"), None)
     if ready is None or ready["status"] == "True":
         return None
-    return now_s - _unix_s(ready["lastTransitionTime"])
+    return now_s - unix_s(ready["lastTransitionTime"])
 
 
 def _evicted_for_s(pod: Object, now_s: float) -> float | None:
@@ -87,7 +92,7 @@ def _evicted_for_s(pod: Object, now_s: float) -> float | None:
     deleted = pod["metadata"].get("deletionTimestamp")
     for item in pod.get("status", {}).get("conditions") or ():
         if deleted and item["type"] == "DisruptionTarget" and item.get("reason") == "DeletionByTaintManager":
-            return max(0.0, now_s - _unix_s(deleted))
+            return max(0.0, now_s - unix_s(deleted))
     return None
 
 
@@ -103,5 +108,6 @@ def _listed(roles: Sequence[str]) -> str:
     return " and ".join([*others, *([some] if workers else [])])
 
 
-def _unix_s(moment: str) -> float:
+def unix_s(moment: str) -> float:
+    """Of a time as the API writes it (RFC 3339)."""
     return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()

@@ -83,6 +83,10 @@ class KubernetesPilots:
             raise self._not_staged(", ".join(stage.kind for stage in missing))
         if stage is None:
             return manifest.run_objects(plan, run_id, images)
+        in_pods = [str(it.kind) for it in plan.stages if it.kind not in (StageKind.IMAGE, StageKind.DATA)]
+        if stage not in in_pods:
+            why, way_out = "no pod carries it out", f"one of {', '.join(in_pods)}"
+            raise UserError(Problem(where="", what=f"--stage {stage}", why=why, way_out=way_out))
         wanted = plan.stage(stage)
         absent = [prefix for prefix in wanted.inputs.values() if not is_complete(self._store, prefix)]
         if absent:
