@@ -363,7 +363,8 @@ class Compute(Section):
         ge=1,
         le=4096,
         description="Processes that train together, one GPU each where there are any. Left out: as many as "
-        "there are GPUs; without a GPU 2, or 1 on a single core.",
+        "there are GPUs (on a cluster in `nodes.count` nodes, or in one); without a GPU 2, or 1 on a single "
+        "core.",
     )
     accelerator: FilePath | None = Field(
         None, description="GPU type of the catalog, as `H100-80GB`. Left out: what the cluster has."
