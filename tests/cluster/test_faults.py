@@ -6,6 +6,7 @@ same training undisturbed.
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import subprocess
 import time
@@ -53,13 +54,12 @@ def pods(kube: Kube, run: Run, role: str) -> list[Object]:
 
 def require_good_end(run: Run) -> None:
     """All steps were trained, and no more than a save interval twice."""
-    lost_at = run.step()
     wait_until("the run is over", run.is_over, timeout_s=RUN_S)
     assert run.events("run", "finished"), run.events("run")
     assert sorted(run.losses()) == list(range(1, STEPS + 1))
     attempts = read_steps(run)
-    for earlier, later in zip(attempts, attempts[1:], strict=False):
-        assert earlier[1] - later[0] < SAVE_EVERY, f"lost more than a save interval: {attempts} at {lost_at}"
+    for earlier, later in itertools.pairwise(attempts):
+        assert earlier[1] - later[0] < SAVE_EVERY, f"lost more than a save interval: {attempts}"
 
 
 def read_steps(run: Run) -> list[tuple[int, int]]:
