@@ -14,7 +14,9 @@ from typing import Any, Literal
 from artifacts.segments import SegmentWriter
 from artifacts.store import Store
 
-EventKind = Literal["started", "progress", "note", "checkpoint", "restarted", "drained", "failed", "finished"]
+EventKind = Literal[
+    "submitted", "started", "progress", "note", "checkpoint", "restarted", "drained", "failed", "finished"
+]
 
 
 def events_prefix(run_id: str) -> str:

@@ -26,6 +26,7 @@ MERGE_OBJECTS = 16  # of one size into one of the next
 LARGEST_BYTES = 64 * 1024 * 1024  # of a merged object
 BUFFER_BYTES = 8 * 1024 * 1024  # kept while the store is out of reach
 LONGEST_LINE_BYTES = 64 * 1024  # longer ones are cut: whoever prints without newlines is not held back
+_FULL = 99  # level of those that are merged no more
 CLOSE_S = 20.0  # how long a process that ends waits for the store
 
 
@@ -108,6 +109,7 @@ class _Buffer:
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes, self._lock = limit_bytes, threading.Lock()
         self._data, self._dropped_bytes = bytearray(), 0
+        self._mid_line = False  # what was taken last ends within a line
 
     def append(self, data: bytes) -> None:
         with self._lock:
@@ -121,7 +123,7 @@ class _Buffer:
 
     def finish(self) -> None:
         with self._lock:
-            if self._data and not self._data.endswith(b"\n"):
+            if not self._data.endswith(b"\n") and (self._data or self._mid_line):
                 self._data += b"\n"
 
     def take(self) -> bytes:
@@ -132,6 +134,7 @@ class _Buffer:
                 end = len(self._data)
             lines = bytes(self._data[:end])
             del self._data[:end]
+            self._mid_line = not lines.endswith(b"\n") if lines else self._mid_line
             if lines and self._dropped_bytes:
                 told = f"[{self._dropped_bytes} bytes are missing here: the store was out of reach]\n"
                 lines, self._dropped_bytes = told.encode() + lines, 0
@@ -163,41 +166,42 @@ class _Objects:
         self._parts.append(part)
 
     def merge(self) -> None:
-        while self._parts:
-            level = self._parts[-1].level
+        """Join what has come together of one level."""
+        while self._parts and (level := self._parts[-1].level) != _FULL:
             first = next(i for i, part in enumerate(self._parts) if part.level == level)
             if len(self._parts) - first < MERGE_OBJECTS:
                 return
-            self._join(first, len(self._parts), level + 1)
+            whole = self._parts[-1].end - self._parts[first].start <= LARGEST_BYTES
+            self._pack(first, level + 1 if whole else _FULL)
 
     def merge_all(self) -> None:
-        first = 0
+        self._pack(0, _FULL)
+
+    def _pack(self, first: int, level: int) -> None:
+        """Join the parts from `first` on into as few as the limit of their size allows."""
         while first < len(self._parts):
             last = first + 1
-            while last < len(self._parts) and self._size_bytes(first, last + 1) <= LARGEST_BYTES:
+            while (
+                last < len(self._parts) and self._parts[last].end - self._parts[first].start <= LARGEST_BYTES
+            ):
                 last += 1
-            if last - first > 1:
-                self._join(first, last, self._parts[first].level)
+            self._join(first, last, level)
             first += 1
-
-    def _size_bytes(self, first: int, last: int) -> int:
-        return self._parts[last - 1].end - self._parts[first].start
 
     def _join(self, first: int, last: int, level: int) -> None:
         """One object in place of several. A reader finds their bytes at every moment: the new one is whole
         before the old ones go."""
         old = self._parts[first:last]
-        if self._size_bytes(first, last) > LARGEST_BYTES:  # stay as they are, and out of the way of others
-            self._parts[first:last] = [_Part(part.start, part.end, level) for part in old]
-            return
         new = _Part(old[0].start, old[-1].end, level)
-        with self._store.open_write(f"{self._folder}/{new.name}") as out:
-            for part in old:
-                with self._store.open_read(f"{self._folder}/{part.name}") as data:
-                    shutil.copyfileobj(data, out)
+        if len(old) > 1:
+            with self._store.open_write(f"{self._folder}/{new.name}") as out:
+                for part in old:
+                    with self._store.open_read(f"{self._folder}/{part.name}") as data:
+                        shutil.copyfileobj(data, out)
         self._parts[first:last] = [new]
         for part in old:
-            self._store.delete(f"{self._folder}/{part.name}")
+            if part.name != new.name:
+                self._store.delete(f"{self._folder}/{part.name}")
 
 
 class LogReader:

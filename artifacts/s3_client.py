@@ -76,6 +76,7 @@ def _connect(_pid: int, wanted: tuple[tuple[str, str], ...]) -> Connection:
     except ValueError as error:
         raise StoreError("settings of the store", str(error), "see the SLIPWAY_S3_* variables") from error
     endpoint = values.get("AWS_ENDPOINT_URL_S3") or values.get("AWS_ENDPOINT_URL") or None
+    region = values.get("AWS_REGION") or values.get("AWS_DEFAULT_REGION") or None  # the SDK reads the latter
     s3_options: Any = {
         "addressing_style": "path" if endpoint else "auto",
         # Each body carries a checksum that the service verifies. Without TLS a signature over it would guard
@@ -93,7 +94,7 @@ def _connect(_pid: int, wanted: tuple[tuple[str, str], ...]) -> Connection:
         response_checksum_validation="when_required",  # some services send the whole's with a range
     )
     with translated("the store's settings"):
-        client: Any = boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
+        client: Any = boto3.session.Session().client("s3", region, endpoint_url=endpoint, config=config)
     client.meta.events.register("needs-retry.s3", functools.partial(_cut_short, attempts))
     return Connection(
         client=client,
@@ -182,17 +183,24 @@ def _of_refusal(what: str, error: Any) -> StoreError:
 
 def _of_failure(what: str, error: Exception) -> StoreError:
     """What never came to an answer."""
-    name = type(error).__name__
-    if "Credential" in name or "SSO" in name or "Token" in name or name in ("ProfileNotFound", "LoginError"):
+    from botocore import exceptions as sdk
+
+    no_credentials = (
+        sdk.NoCredentialsError,
+        sdk.PartialCredentialsError,
+        sdk.CredentialRetrievalError,
+        sdk.NoAuthTokenError,
+        sdk.TokenRetrievalError,
+        sdk.SSOError,
+        sdk.LoginError,
+        sdk.ProfileNotFound,
+    )
+    if isinstance(error, no_credentials):
         return StoreError(what, f"no usable credentials ({error})", _CREDENTIALS_WAY_OUT)
-    if (
-        "Connect" in name
-        or "Timeout" in name
-        or name in ("HTTPClientError", "SSLError", "ProxyConnectionError")
-    ):
+    if isinstance(error, (sdk.ConnectionError, sdk.HTTPClientError)):
         way_out = "is the address (`s3.endpoint`) right, and does a proxy or VPN stand between?"
         return StoreError(what, f"can't be reached ({error})", way_out)
-    return StoreError(what, f"{name}: {error}")
+    return StoreError(what, f"{type(error).__name__}: {error}")
 
 
 _CREDENTIALS_WAY_OUT = (

@@ -10,7 +10,7 @@ from typing import Any
 
 from artifacts.contract import Plan, StageKind, StagePlan, canonical_json
 from artifacts.events import events_prefix
-from artifacts.manifest import MARKER, is_complete, local_folder
+from artifacts.manifest import file_source, is_complete, read_marker
 from artifacts.segments import read_all
 from artifacts.store import ObjectMissingError, Store
 from launcher.errors import Problem, UserError
@@ -200,11 +200,12 @@ def results(store: Store, run_id: str, plan: Plan) -> Results:
 
 
 def place(store: Store, key: str) -> str:
-    """A path where the store is a folder, else a URI."""
-    if store.exists(f"{key}/{MARKER}"):
-        return str(local_folder(store, key))
-    path = store.local_path(key)
-    return str(path) if path is not None else f"{store.uri}/{key}"
+    """Where an artifact's files (or an object) lie: a path on this machine, else a URI."""
+    manifest = read_marker(store, key)
+    source, before = (store, key) if manifest is None else file_source(store, key, manifest)
+    name = before.rstrip("/")
+    path = source.local_path(name)
+    return str(path) if path is not None else f"{source.uri}/{name}".rstrip("/")
 
 
 def _scores(store: Store, prefix: str) -> dict[str, dict[str, float]]:

@@ -7,6 +7,7 @@ Only what all agree on counts as success: a Job must be `Complete`, a RayJob `Co
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -96,10 +97,13 @@ def _ray_job_ending(ray_job: Object, pods: Sequence[Object]) -> Ending | None:
     code = exit_code(int(found.group(1))) if found else None
     if code not in _OWN_WORDS and (killed := memory_killed(pods)):
         role = killed["metadata"].get("labels", {}).get(RAY_NODE_TYPE, "worker")
-        return Ending(-9, "memory-limit", f"the {role} reached its memory limit", _memory_advice(role))
+        return Ending(
+            -signal.SIGKILL, "memory-limit", f"the {role} reached its memory limit", _memory_advice(role)
+        )
     if found is None:  # Ray's job supervisor died, or never began: the head went away under it
         return Ending(None, "cluster-trouble", message.splitlines()[0] if message else "no reason was given")
-    return Ending(code, output=message)
+    likely = _memory_advice("head") if code == -signal.SIGKILL else ""
+    return Ending(code, advice=f"{likely}, if it was memory" if likely else "", output=message)
 
 
 def _of_pod(end: PodEnd, advice: str) -> Ending:

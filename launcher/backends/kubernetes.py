@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from artifacts.contract import EXIT_DONE, Plan, StageKind, StagePlan
 from artifacts.logs import LogReader
@@ -18,7 +17,7 @@ from artifacts.store import Store
 from launcher.backends import endings, evidence, manifest
 from launcher.backends.endings import Ending
 from launcher.backends.looks import Looks
-from launcher.backends.lost_nodes import LostNodes
+from launcher.backends.lost_nodes import LostNodes, unix_s
 from launcher.backends.pods import PodFact, note, pod_facts
 from launcher.backends.waiting import Object
 from launcher.kube import Kube, KubeError
@@ -63,12 +62,14 @@ class KubernetesBackend:
         drive_id: str,
         *,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._plan, self._run_id, self._store, self._kube = plan, run_id, store, kube
-        self._images, self._drive_id, self._clock = images, drive_id, clock
+        self._images, self._drive_id = images, drive_id
+        self._clock, self._now = clock, now
         self._limits = KubernetesCluster.model_validate(plan.profile).limits
         self._looks = Looks(kube, (short_key(stage.key) for stage in plan.stages), clock=clock)
-        self._lost_nodes = LostNodes(kube, self._looks)
+        self._lost_nodes = LostNodes(kube, self._looks, now=now)
         self._attempts: dict[str, _Attempt] = {}
         self._judged: set[str] = set()  # uids of objects that this drive has seen end
 
@@ -231,9 +232,8 @@ class KubernetesBackend:
             if mendable and now - since >= min(MENDABLE_S, self._limits.pending_s):
                 return Ending(None, "never-started", fact.waiting, fact.advice)
         waiting = [fact for fact in facts if fact.phase == "pending"]
-        pending_s = max((_age_s(pod) for pod in pods if _pending(pod)), default=0.0)
-        if not pods:
-            pending_s = _age_s(body)
+        waiting_since = [body] if not pods else [pod for pod in pods if _pending(pod)]
+        pending_s = max((self._now() - _made_s(made) for made in waiting_since), default=0.0)
         if pending_s < self._limits.pending_s:
             return None
         reason = next((fact.waiting for fact in waiting if fact.waiting), "its pods did not start")
@@ -248,9 +248,7 @@ class KubernetesBackend:
         committed, where, said, output = is_done(stage, self._store), "", ("", ""), ""
         if end.exit_code != EXIT_DONE or not committed:
             where = evidence.save(self._store, self._kube, self._run_id, stage.kind, body, pods)
-            said = last_words(
-                self._store, self._run_id, stage, _unix_s(body["metadata"]["creationTimestamp"])
-            )
+            said = last_words(self._store, self._run_id, stage, _made_s(body))
             output = "\n".join(self._tail(stage)) or end.output
         ended_by = end.ended_by
         if end.exit_code is None and attempt.lost_node and ended_by in ("", "deleted"):
@@ -319,9 +317,6 @@ def _pending(pod: Object) -> bool:
     return bool(pod.get("status", {}).get("phase") == "Pending")
 
 
-def _age_s(body: Object) -> float:
-    return time.time() - _unix_s(body["metadata"]["creationTimestamp"])
-
-
-def _unix_s(moment: str) -> float:
-    return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
+def _made_s(body: Object) -> float:
+    """When it was made, by the API server's clock (Unix time)."""
+    return unix_s(body["metadata"]["creationTimestamp"])

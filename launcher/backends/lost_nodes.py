@@ -79,7 +79,7 @@ def not_ready_s(node: Object | None, now_s: float) -> float | None:
     ready = next((item for item in conditions if item["type"] == "Ready"), None)
     if ready is None or ready["status"] == "True":
         return None
-    return now_s - _unix_s(ready["lastTransitionTime"])
+    return now_s - unix_s(ready["lastTransitionTime"])
 
 
 def _evicted_for_s(pod: Object, now_s: float) -> float | None:
@@ -87,7 +87,7 @@ def _evicted_for_s(pod: Object, now_s: float) -> float | None:
     deleted = pod["metadata"].get("deletionTimestamp")
     for item in pod.get("status", {}).get("conditions") or ():
         if deleted and item["type"] == "DisruptionTarget" and item.get("reason") == "DeletionByTaintManager":
-            return max(0.0, now_s - _unix_s(deleted))
+            return max(0.0, now_s - unix_s(deleted))
     return None
 
 
@@ -103,5 +103,6 @@ def _listed(roles: Sequence[str]) -> str:
     return " and ".join([*others, *([some] if workers else [])])
 
 
-def _unix_s(moment: str) -> float:
+def unix_s(moment: str) -> float:
+    """Of a time as the API writes it (RFC 3339)."""
     return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()

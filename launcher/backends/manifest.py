@@ -7,14 +7,15 @@ a Job for any other. Objects are plain dictionaries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from artifacts.contract import Plan, StageKind, StagePlan
 from launcher.backends.pod_template import PLAN_FILE, WORK, Object, Pod, pod_template
 from launcher.backends.rayjob import ray_job_spec
 from launcher.errors import Problem, UserError
 from launcher.names import short_key
-from launcher.spec.kubernetes import KubernetesCluster
+from launcher.spec.kubernetes import KUEUE_LABEL, KubernetesCluster
 from launcher.spec.nodes import Resources
 from launcher.stages.image import Images
 
@@ -28,6 +29,13 @@ _PILOT_RETRIES = 20
 LAST_PILOT: Object = {"spec": {"backoffLimit": 0}}
 #: Of a ConfigMap's data (Kubernetes API, `MaxSecretSize`), less its names.
 _MAX_PLAN_BYTES = 1024**2 - 1024
+#: Ray's job server, which the operator speaks to (and people, through the API server).
+_DASHBOARD_PORT = 8265
+#: A pod that was put out (its node drained, something of a higher priority) is replaced and does not count.
+_IGNORE_DISRUPTION: Object = {
+    "action": "Ignore",
+    "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+}
 
 
 def stage_name(stage: StagePlan) -> str:
@@ -95,7 +103,7 @@ def network_policy(plan: Plan, run_id: str) -> Object:
             "policyTypes": ["Ingress"],
             "ingress": [
                 {"from": [own]},
-                {"from": [operator], "ports": [{"protocol": "TCP", "port": 8265}]},
+                {"from": [operator], "ports": [{"protocol": "TCP", "port": _DASHBOARD_PORT}]},
             ],
         },
     }
@@ -132,69 +140,44 @@ def stage_object(plan: Plan, run_id: str, stage: StagePlan, images: Images, driv
         raise ValueError(f"stage {stage.kind} does not run in the cluster")
     profile = KubernetesCluster.model_validate(plan.profile)
     marks = labels(plan, run_id, stage.kind)
-    command = _stage_command(stage, run_id)
+    command = ["python", "-m", "train.pod", str(stage.kind)]
+    command += ["--plan", PLAN_FILE, "--run", run_id, "--work", WORK]
+    common = {"image": images.train, "plan": plan_name(run_id), "labels": marks}
     if stage.kind == StageKind.TRAIN:
-        spec = ray_job_spec(
-            profile,
-            stage.params.world_size,
-            image=images.train,
-            plan_name=plan_name(run_id),
-            command=command,
-            labels=marks,
-        )
-        found: Object = {
-            "apiVersion": "ray.io/v1",
-            "kind": "RayJob",
-            "metadata": _metadata(profile, stage_name(stage), marks),
-            "spec": spec,
-        }
+        spec = ray_job_spec(profile, stage.params.world_size, command, common)
+        metadata = _metadata(profile, stage_name(stage), marks)
+        body: Object = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
     else:
-        found = _stage_job(profile, run_id, stage, images, marks, command)
-    metadata = found["metadata"]
+        body = _job(profile, stage_name(stage), marks, _stage_job_spec(profile, stage, command, common))
     if profile.queue.kueue:
-        metadata["labels"]["kueue.x-k8s.io/queue-name"] = profile.queue.kueue
+        body["metadata"]["labels"][KUEUE_LABEL] = profile.queue.kueue
+        body["spec"]["suspend"] = True  # until Kueue admits it
     if drive:
-        metadata.setdefault("annotations", {})[DRIVE] = drive
-    return found
+        body["metadata"].setdefault("annotations", {})[DRIVE] = drive
+    return body
 
 
-def _stage_job(
-    profile: KubernetesCluster,
-    run_id: str,
-    stage: StagePlan,
-    images: Images,
-    marks: dict[str, str],
-    command: Sequence[str],
+def _stage_job_spec(
+    profile: KubernetesCluster, stage: StagePlan, command: Sequence[str], common: Mapping[str, Any]
 ) -> Object:
     resources: Resources = getattr(profile.resources, stage.kind)
     pod = Pod(
-        image=images.train,
-        plan=plan_name(run_id),
         args=command,
         cpus=resources.cpus,
         memory_bytes=resources.memory_bytes,
-        labels=marks,
         service_account=profile.service_account,
         spec={"restartPolicy": "Never"},
+        **common,
     )
-    spec: Object = {
+    return {
         "backoffLimit": 0,  # the pilot decides on retries
         "podFailurePolicy": {"rules": [_IGNORE_DISRUPTION]},
-        "activeDeadlineSeconds": profile.limits.stage_s + profile.limits.pending_s,
+        "activeDeadlineSeconds": profile.limits.pending_s + profile.limits.stage_s,
         "template": pod_template(profile, pod),
     }
-    if profile.queue.kueue:
-        spec["suspend"] = True  # Kueue admits it
-    return _job(profile, stage_name(stage), marks, spec)
 
 
-_IGNORE_DISRUPTION: Object = {
-    "action": "Ignore",
-    "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
-}
-
-
-def _job(profile: KubernetesCluster, name: str, marks: dict[str, str], spec: Object) -> Object:
+def _job(profile: KubernetesCluster, name: str, marks: Mapping[str, str], spec: Object) -> Object:
     keep_s = max(profile.limits.keep_s, _LEAST_KEEP_S)
     return {
         "apiVersion": "batch/v1",
@@ -204,14 +187,7 @@ def _job(profile: KubernetesCluster, name: str, marks: dict[str, str], spec: Obj
     }
 
 
-def _stage_command(stage: StagePlan, run_id: str) -> tuple[str, ...]:
-    return (
-        *("python", "-m", "train.pod", str(stage.kind)),
-        *("--plan", PLAN_FILE, "--run", run_id, "--work", WORK),
-    )
-
-
-def _metadata(profile: KubernetesCluster, name: str, marks: dict[str, str]) -> Object:
+def _metadata(profile: KubernetesCluster, name: str, marks: Mapping[str, str]) -> Object:
     metadata: Object = {
         "name": name,
         "namespace": profile.namespace,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.spec.kubernetes import KubernetesCluster
+from launcher.spec.units import to_bytes
 
 Object = dict[str, Any]
 
@@ -104,12 +105,16 @@ def merge(value: Any, patch: Any, name: str = "") -> Any:
             else:
                 result[key] = merge(result.get(key), item, key)
         return result
-    if isinstance(patch, list) and isinstance(value, list) and (key := _MERGE_KEYS.get(name)):
-        items = {item.get(key): item for item in value}
+    if (key := _MERGE_KEYS.get(name)) and _is_list_of(key, value) and _is_list_of(key, patch):
+        items = {item[key]: item for item in value}
         for item in patch:
-            items[item.get(key)] = merge(items.get(item.get(key)), item)
+            items[item[key]] = merge(items.get(item[key]), item)
         return list(items.values())
     return copy.deepcopy(patch)
+
+
+def _is_list_of(key: str, value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) and key in item for item in value)
 
 
 def quantity(size_bytes: int) -> str:
@@ -172,6 +177,7 @@ def _environment(profile: KubernetesCluster, pod: Pod) -> list[Object]:
         "HOME": _HOME,
         "HF_HOME": f"{_CACHE}/huggingface",
         "SLIPWAY_CACHE": _CACHE,
+        "SLIPWAY_CACHE_BYTES": str(to_bytes(profile.cache.size)),
         "TRITON_CACHE_DIR": f"{WORK}/triton",
         "TORCHINDUCTOR_CACHE_DIR": f"{WORK}/inductor",
         "XDG_CACHE_HOME": f"{_HOME}/.cache",

@@ -29,25 +29,18 @@ _HEAD_SHARED_MEMORY_BYTES = 512 * 1024**2
 
 
 def ray_job_spec(
-    profile: KubernetesCluster,
-    world_size: int,
-    *,
-    image: str,
-    plan_name: str,
-    command: Sequence[str],
-    labels: Mapping[str, str],
+    profile: KubernetesCluster, world_size: int, command: Sequence[str], common: Mapping[str, Any]
 ) -> Object:
-    """The `spec` of the RayJob that trains `world_size` ranks, `command` being its driver. `labels` are those
-    of its pods."""
+    """The `spec` of the RayJob that trains `world_size` ranks, `command` being its driver. `common` are the
+    fields of `Pod` that the stage gives all its pods: `image`, `plan` and `labels`."""
     grace_s = profile.limits.grace_s
-    common: dict[str, Any] = {
-        "image": image,
-        "plan": plan_name,
+    common = {
+        **common,
         "service_account": profile.service_account,
         "drain": ("python", "-m", "train.drain", "--work", WORK, "--wait", str(grace_s)),
         "grace_s": grace_s + GRACE_MARGIN_S,
     }
-    spec: Object = {
+    return {
         "submissionMode": "HTTPMode",
         "entrypoint": shlex.join(command),
         "backoffLimit": 0,  # the pilot decides on retries
@@ -57,25 +50,22 @@ def ray_job_spec(
         "rayClusterSpec": {
             "rayVersion": RAY_VERSION,
             "authOptions": {"mode": "token"},
-            "headGroupSpec": _head(profile, labels, common),
-            "workerGroupSpecs": [_workers(profile, place(world_size, profile), labels, common)],
+            "headGroupSpec": _head(profile, common),
+            "workerGroupSpecs": [_workers(profile, place(world_size, profile), common)],
         },
     }
-    if profile.queue.kueue:
-        spec["suspend"] = True  # until Kueue admits it
-    return spec
 
 
-def _head(profile: KubernetesCluster, labels: Mapping[str, str], common: Mapping[str, Any]) -> Object:
+def _head(profile: KubernetesCluster, common: Mapping[str, Any]) -> Object:
     resources = profile.resources.head
+    labels = {**common["labels"], "slipway/role": "head"}
     pod = Pod(
         cpus=resources.cpus,
         memory_bytes=resources.memory_bytes,
         shared_memory_bytes=min(_HEAD_SHARED_MEMORY_BYTES, resources.memory_bytes // 4),
-        labels={**labels, "slipway/role": "head"},
         environment={"RAY_USAGE_STATS_ENABLED": "0"},
         spec=_priority(profile),
-        **common,
+        **{**common, "labels": labels},
     )
     return {
         "rayStartParams": {
@@ -88,24 +78,21 @@ def _head(profile: KubernetesCluster, labels: Mapping[str, str], common: Mapping
     }
 
 
-def _workers(
-    profile: KubernetesCluster, placement: Placement, labels: Mapping[str, str], common: Mapping[str, Any]
-) -> Object:
+def _workers(profile: KubernetesCluster, placement: Placement, common: Mapping[str, Any]) -> Object:
     each = worker_pod(placement, profile)
-    labels = {**labels, "slipway/role": "worker"}
+    labels = {**common["labels"], "slipway/role": "worker"}
     pod = Pod(
         cpus=each.cpus,
         memory_bytes=each.memory_bytes,
         shared_memory_bytes=each.shared_memory_bytes,
         devices=_devices(each),
-        labels=labels,
         environment={
             "RAY_USAGE_STATS_ENABLED": "0",
             "OMP_NUM_THREADS": str(max(1, math.floor(each.cpus / placement.workers_per_pod))),
             **each.variables,
         },
         spec={**_priority(profile), **_nodes(profile, placement, labels)},
-        **common,
+        **{**common, "labels": labels},
     )
     return {
         "groupName": "workers",

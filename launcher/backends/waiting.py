@@ -58,7 +58,7 @@ _ROOM = (
         "wait for others to end, or lower the stage's `resources` (or nodes.cpus) in the cluster profile",
     ),
     _Form(
-        r"Insufficient (?P<resource>\S+?)[.,]?$",
+        r"Insufficient (?!nvidia\.com/gpu|memory|cpu)(?P<resource>\S+?)[.,]?$",
         "room",
         "no node has {asked} of {resource} free",
         "wait for others to end; nodes.network of the profile sets what workers ask for",
@@ -76,7 +76,7 @@ _ROOM = (
         "`kubectl get nodes` tells which; mend or remove it",
     ),
     _Form(
-        r"untolerated taint\(?s?\)? ?(?P<taint>\{[^}]*\})?",
+        r"untolerated taint.*?(?P<taint>\{(?!node\.kubernetes\.io/(?:unreachable|not-ready))[^}]*\})",
         "room",
         "the nodes that would fit carry a taint {taint}",
         "add it to nodes.tolerations of the cluster profile",
@@ -201,10 +201,11 @@ def why_waiting(pod: Object, events: Mapping[str, str] | None = None) -> Why | N
 
 
 def explain_unschedulable(message: str, pod: Object) -> Why:
-    """What the scheduler says of the nodes: every hindrance that is known, the advice of the first."""
+    """What the scheduler says of the nodes: every hindrance that is known, the advice of the first (of a GPU
+    job on busy nodes that is what it says of GPUs)."""
     found = _SCHEDULER.search(message)
     hindrances = found.group(1) if found else message
-    whys = [_first(_ROOM, hindrance.strip(), pod) for hindrance in _split(hindrances)]
+    whys = [_first((form,), hindrance.strip(), pod) for form in _ROOM for hindrance in _split(hindrances)]
     known = [why for why in whys if why]
     if not known:
         return Why("room", f"no node takes it ({hindrances.strip()})", "`kubectl describe pod` says more")
@@ -245,9 +246,8 @@ def _first(forms: tuple[_Form, ...], message: str, pod: Object | None = None, im
 
 
 def asked(pod: Object, resource: str) -> str:
-    """What the containers of a pod request of one resource, as the manifest writes it (the largest)."""
-    amounts = [
-        str(container.get("resources", {}).get("requests", {}).get(resource, ""))
-        for container in pod["spec"]["containers"]
-    ]
-    return next((amount for amount in amounts if amount), "enough")
+    """What the pod's containers request of one resource (the first that does), as people write it."""
+    requests = [item.get("resources", {}).get("requests", {}) for item in pod["spec"]["containers"]]
+    amount = next((str(amounts[resource]) for amounts in requests if resource in amounts), "enough")
+    millicores = amount.removesuffix("m")
+    return f"{int(millicores) / 1000:g}" if resource == "cpu" and millicores != amount else amount

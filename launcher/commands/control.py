@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from launcher.commands.options import Place
 
 
+#: Beyond the grace period: processes are ended, the report is written.
+_ENDING_S = 120.0
+
+
 def resume(
     run: RequiredRun, cluster: ClusterName = "local", detach: Detach = False, as_json: AsJson = False
 ) -> None:
@@ -27,6 +31,7 @@ def resume(
     """
     from launcher import record
     from launcher.commands.follow import attend, stage_shown
+    from launcher.progress.journal import Journal
 
     place = open_place(cluster)
     run_id = record.find(place.store, run)
@@ -34,6 +39,7 @@ def resume(
     if not place.pilots.is_alive(run_id):
         place.require_ready()
         remark(_resume_point(place, made))
+        Journal(place.store, run_id).submitted()
         stage_shown(place, made, run_id)
     started = place.pilots.launch(made, run_id)
     remark(f"{'resumed' if started else 'attached to'} {run_id}")
@@ -88,12 +94,16 @@ def drive(run: RequiredRun, cluster: ClusterName = "local") -> None:
 
 
 def _drain(place: Place, run_id: str, grace_s: float) -> None:
-    """Ask the run to stop until nobody drives it."""
+    """Ask the run to stop until nobody drives it; not for longer than that may take, nor where its pilot has
+    not come to drive and nobody would heed it."""
     from artifacts.contract import canonical_json
     from artifacts.events import stop_key
 
     request = canonical_json({"time_s": time.time(), "grace_s": grace_s})
-    while place.pilots.is_alive(run_id):
+    deadline = time.monotonic() + grace_s + _ENDING_S
+    while place.pilots.is_alive(run_id) and time.monotonic() < deadline:
+        if place.pilots.waiting(run_id):
+            return
         if not place.store.exists(stop_key(run_id)):  # a drive that is just beginning removes older ones
             place.store.write_bytes(stop_key(run_id), request)
         time.sleep(place.pilots.poll_s)

@@ -80,6 +80,9 @@ def follow_run(place: Place, run_id: str, *, as_json: bool) -> None:
     except KeyboardInterrupt:
         remark(f"\ndetached: {run_id} goes on\n{way_back(run_id, place)}")
         raise typer.Exit(EXIT_DETACHED) from None
+    except ClusterError:
+        remark(f"\nout of sight: {run_id} goes on\n{way_back(run_id, place)}")
+        raise
     for note in board.notes:
         remark(f"note: {note}")
     _raise_for(board, place, run_id)

@@ -115,12 +115,14 @@ def submit(
     """
     from launcher import record
     from launcher.commands.follow import attend, stage_shown
+    from launcher.progress.journal import Journal
 
     made, place = make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
     run_id = made.run_id
     if not place.pilots.is_alive(run_id):
         place.require_ready()
         record.create(place.store, made, run_id)
+        Journal(place.store, run_id).submitted()
         stage_shown(place, made, run_id)
     started = place.pilots.launch(made, run_id)
     _greet(made, place, started)

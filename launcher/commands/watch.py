@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from artifacts.contract import Plan, StagePlan
+    from launcher.checkpoints import Checkpoint
     from launcher.commands.options import Place
     from launcher.pilots.base import Logs, Row
     from launcher.progress.board import Board
@@ -38,7 +39,11 @@ def status(
 
       slipway status support-bot --watch
     """
+    from artifacts.events import events_prefix
+    from artifacts.segments import read_all
     from launcher import record
+    from launcher.progress.board import Board
+    from launcher.progress.story import story
 
     place = open_place(cluster)
     run_id = record.find(place.store, run)
@@ -47,12 +52,15 @@ def status(
         from launcher.commands.follow import follow_run
 
         return follow_run(place, run_id, as_json=as_json)
-    board = record.load_board(place.store, run_id, alive=alive)
     made = record.load_plan(place.store, run_id)
+    rows = list(read_all(place.store, events_prefix(run_id)))
+    board = Board.of([stage.kind for stage in made.stages], rows, alive=alive)
     members = place.pilots.members(made, run_id)
     if as_json:
-        return show_json(_status_json(place, run_id, board, made, members))
+        return show_json(_status_json(place, run_id, board, made, members, story(rows)))
     _show_status(place, run_id, board, made, members)
+    _show_story(story(rows))
+    _show_ending(place, run_id, board, made, alive=alive)
 
 
 def logs(
@@ -174,17 +182,14 @@ def _telling_stage(board: Board) -> str:
 
 
 def _status_json(
-    place: Place, run_id: str, board: Board, plan: Plan, members: list[Row]
+    place: Place, run_id: str, board: Board, plan: Plan, members: list[Row], story: list[str]
 ) -> dict[str, object]:
-    from launcher import checkpoints
-
     keys = {str(stage.kind): stage.key for stage in plan.stages}
     stages = [
         {**vars(stage), "key": keys[name], "eta_s": stage.eta_s()} for name, stage in board.stages.items()
     ]
-    saved = checkpoints.list_checkpoints(place.store, checkpoints.training_prefix(plan))
-    told = {**vars(board), "stages": stages}
-    return {"run": run_id, **told, "members": members, "checkpoints": saved}
+    told = {**vars(board), "stages": stages, "story": story}
+    return {"run": run_id, **told, "members": members, "checkpoints": _checkpoints(place, plan)}
 
 
 def _show_status(place: Place, run_id: str, board: Board, plan: Plan, members: list[Row]) -> None:
@@ -192,8 +197,6 @@ def _show_status(place: Place, run_id: str, board: Board, plan: Plan, members: l
 
     from rich.console import Console
 
-    from launcher import checkpoints
-    from launcher.commands.follow import show_results
     from launcher.progress.live import amount, table
 
     pilot = f" ({board.pilot})" if board.state == "running" else ""
@@ -201,16 +204,38 @@ def _show_status(place: Place, run_id: str, board: Board, plan: Plan, members: l
     Console(file=sys.stdout).print(table(board, f"{run_id}  {board.state}{pilot}", now_s))
     if members:
         say("\n" + columns([list(row.values()) for row in members], list(members[0])))
-    saved = checkpoints.list_checkpoints(place.store, checkpoints.training_prefix(plan))
+    saved = _checkpoints(place, plan)
     if saved and board.state != "complete":
         say(
             "\ncheckpoints: "
             + ", ".join(f"step {c.step} ({c.state}, {amount(c.size_bytes, 'bytes')})" for c in saved)
         )
+
+
+def _show_story(lines: list[str]) -> None:
+    if lines:
+        say("\n" + "\n".join(lines))
+
+
+def _show_ending(place: Place, run_id: str, board: Board, plan: Plan, *, alive: bool) -> None:
+    """How the run ended, and what to do now."""
+    from launcher.commands.follow import show_results
+    from launcher.status import last_line
+
+    if not alive and board.state in ("new", "interrupted"):
+        output, where = place.pilots.last_words(run_id, board.started_s or 0.0)
+        if words := last_line(output):
+            say(f"\nits pilot ended before the run did: {words}\n  evidence: {where}")
     if board.cause:
         say(f"\nstage {board.failed_stage} failed: {board.cause}")
         say(f"  advice: {board.advice or 'none'}\n  evidence: {board.evidence}")
-    if board.state in ("interrupted", "drained", "failed"):
+    if not alive and board.state != "complete":
         say(f"\n`slipway resume {run_id}{place.option}` goes on")
     if board.state == "complete":
         show_results(place, run_id, plan, as_json=False)
+
+
+def _checkpoints(place: Place, plan: Plan) -> list[Checkpoint]:
+    from launcher.checkpoints import list_checkpoints, training_prefix
+
+    return list_checkpoints(place.store, training_prefix(plan))

@@ -44,7 +44,7 @@ class Pilots(Protocol):
         """Raises UserError or ClusterError where a run could not be started here. Makes nothing."""
         ...
 
-    def stage(self, plan: Plan, run_id: str, say: Callable[[str], object]) -> None:
+    def stage(self, plan: Plan, run_id: str, say: Callable[[str], None]) -> None:
         """Bring to the cluster what only this machine has, as far as it is not there. The run is on record,
         and its events tell of the stages; `say` gets the lines of programs that work on them."""
         ...

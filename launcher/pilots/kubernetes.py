@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from artifacts.contract import Plan, StageKind, StagePlan
@@ -69,7 +69,7 @@ class KubernetesPilots:
         """The context, the namespace, KubeRay, what the profile names, and the bucket."""
         preflight(self._profile, self.kube, self._store)
 
-    def stage(self, plan: Plan, run_id: str, say: Callable[[str], object]) -> None:
+    def stage(self, plan: Plan, run_id: str, say: Callable[[str], None]) -> None:
         from launcher.images.build import build_images
 
         def make_image(stage: StagePlan, events: Events) -> None:
@@ -83,6 +83,10 @@ class KubernetesPilots:
             raise self._not_staged(", ".join(stage.kind for stage in missing))
         if stage is None:
             return manifest.run_objects(plan, run_id, images)
+        in_pods = [str(it.kind) for it in plan.stages if it.kind not in (StageKind.IMAGE, StageKind.DATA)]
+        if stage not in in_pods:
+            why, way_out = "no pod carries it out", f"one of {', '.join(in_pods)}"
+            raise UserError(Problem(where="", what=f"--stage {stage}", why=why, way_out=way_out))
         wanted = plan.stage(stage)
         absent = [prefix for prefix in wanted.inputs.values() if not is_complete(self._store, prefix)]
         if absent:
@@ -132,7 +136,7 @@ class KubernetesPilots:
 
     def waiting(self, run_id: str) -> str:
         pods = self._pilot_pods(run_id)
-        return note(pod_facts(pods, self._warnings([manifest.pilot_name(run_id)])))
+        return note(pod_facts(pods, self._warnings(), [manifest.pilot_name(run_id)]))
 
     def last_words(self, run_id: str, since_s: float) -> tuple[str, str]:
         pods = sorted(self._pilot_pods(run_id), key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
@@ -147,7 +151,7 @@ class KubernetesPilots:
         """The run's pods: two requests, however many there are."""
         pods = self.kube.list("Pod", labels=f"{_RUN_LABEL}={run_id}")
         names = [manifest.pilot_name(run_id), *map(manifest.stage_name, plan.stages)]
-        return [_row(fact) for fact in pod_facts(pods, self._warnings(names))]
+        return [_row(fact) for fact in pod_facts(pods, self._warnings(), names)]
 
     def dashboard(self, plan: Plan, run_id: str) -> AbstractContextManager[Dashboard]:
         from launcher.pilots.dashboard import open_dashboard
@@ -164,10 +168,8 @@ class KubernetesPilots:
     def _pilot_pods(self, run_id: str) -> list[Object]:
         return self.kube.list("Pod", labels=f"{_RUN_LABEL}={run_id},{_STAGE_LABEL}={_PILOT}")
 
-    def _warnings(self, names: Sequence[str]) -> list[Object]:
-        """What went wrong with the objects of these names, and with what they have made."""
-        events = self.kube.list("Event", fields="type=Warning")
-        return [event for event in events if event["involvedObject"].get("name", "").startswith(tuple(names))]
+    def _warnings(self) -> list[Object]:
+        return self.kube.list("Event", fields="type=Warning")
 
     def _job(self, run_id: str) -> Object | None:
         return self.kube.get("Job", manifest.pilot_name(run_id))
@@ -194,7 +196,7 @@ def _row(fact: PodFact) -> Row:
         "NODE": fact.node,
         "STATE": fact.phase,
         "RESTARTS": str(fact.restarts or ""),
-        "WHY": "; ".join(filter(None, (fact.reason, fact.advice))),
+        "WHY": "; ".join(filter(None, (fact.waiting or fact.past, fact.advice))),
     }
 
 

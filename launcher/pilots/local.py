@@ -53,7 +53,7 @@ class LocalPilots:
                 way_out = f"name another folder in the profile of cluster {self.cluster}"
                 raise UserError(Problem(where="", what=what, why=why, way_out=way_out)) from error
 
-    def stage(self, plan: Plan, run_id: str, say: Callable[[str], object]) -> None:
+    def stage(self, plan: Plan, run_id: str, say: Callable[[str], None]) -> None:
         """Nothing: the pilot itself is on this machine."""
 
     def objects(self, plan: Plan, run_id: str, stage: str | None = None) -> list[dict[str, object]]:

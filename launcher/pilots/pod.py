@@ -23,10 +23,8 @@ from launcher.backends import manifest
 from launcher.backends.kubernetes import KubernetesBackend
 from launcher.errors import EXIT_CLUSTER_ERROR, ClusterError, SlipwayError
 from launcher.kube import Kube, Object
-from launcher.pilots.kubernetes import USER_LABEL
 from launcher.pilots.lease import Lease
 from launcher.pilots.progress import ANNOTATION, ProgressTeller
-from launcher.progress.journal import USER_VARIABLE
 from launcher.run import drive
 from launcher.spec.kubernetes import KubernetesCluster
 from launcher.stages.image import Images, read_images
@@ -58,7 +56,6 @@ def pilot(plan: Plan, run_id: str) -> int:
     job = kube.get("Job", name)
     if job is None:
         raise ClusterError(f"job {name}", "not in the cluster", "`slipway resume` starts another pilot")
-    os.environ[USER_VARIABLE] = str(job["metadata"].get("labels", {}).get(USER_LABEL, ""))
     lease = Lease(kube, name, _holder(), owner=job, labels=manifest.labels(plan, run_id), lost=_leave)
     _release_on_sigterm(lease)
     lease.acquire(waiting=lambda holder: print(f"waiting: {holder} drives {run_id}", flush=True))

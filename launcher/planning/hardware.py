@@ -76,7 +76,7 @@ class ClusterNodes:
     def gpu(self) -> Gpu | None:
         nodes = self.profile.nodes
         known = catalog.find(nodes.gpu) if nodes.gpu else None
-        return known and Gpu(known.name, known.memory_bytes, known.compute_capability)
+        return Gpu(known.name, known.memory_bytes, known.compute_capability) if known else None
 
     def natural(self) -> Natural:
         nodes = self.profile.nodes
@@ -91,22 +91,21 @@ class ClusterNodes:
         return Natural(number, f"one for each GPU of {self.name}: {each}")
 
     def refusal(self, workers: int) -> Refusal | None:
-        needed, most = self._nodes_needed(workers), self.profile.nodes.count
-        if needed == 0:
-            why = f"the pod of a worker fits no node of {self.name}"
-            return Refusal(why, "see resources.worker, resources.head and nodes of the profile")
-        if most is None or needed <= most:
+        most = self.profile.nodes.count
+        if self._fits(workers):
             return None
         place = placement.place(workers, self.profile)
-        why = (
-            f"{place.pods} pods of {place.workers_per_pod} need {needed} nodes, and {self.name} gives a job "
-            f"{most} (nodes.count)"
-        )
-        fitting = next((n for n in range(workers - 1, 0, -1) if 0 < self._nodes_needed(n) <= most), None)
-        return Refusal(why, f"write {fitting}" if fitting else "raise nodes.count")
+        if needed := placement.nodes_needed(place, self.profile):
+            each = f"{place.pods} pods of {place.workers_per_pod}"
+            why = f"{each} need {needed} nodes, and {self.name} gives a job {most} (nodes.count)"
+        else:
+            why = f"a node of {self.name} has no room for its part of so many, beside head and pilot"
+        fitting = next((number for number in range(workers - 1, 0, -1) if self._fits(number)), None)
+        return Refusal(why, f"write {fitting}" if fitting else "see nodes and resources of the profile")
 
-    def _nodes_needed(self, workers: int) -> int:
-        return placement.nodes_needed(placement.place(workers, self.profile), self.profile)
+    def _fits(self, workers: int) -> bool:
+        needed = placement.nodes_needed(placement.place(workers, self.profile), self.profile)
+        return 0 < needed <= (self.profile.nodes.count or needed)
 
     def memory_bytes(self, workers: int) -> int:
         """What the pods of so many workers may use together, without /dev/shm."""

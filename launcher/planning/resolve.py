@@ -134,8 +134,8 @@ class Resolver:
         self._check_model(size)
         lora = self._lora()
         sequences = self._global_batch(workers)
-        if sequences is None:
-            return None
+        if sequences is None or self.hardware.refusal(workers):
+            return None  # what so many would need is no news
         sized = self._size(size, workers, sequences, precision)
         accumulation = sequences // (workers * sized.micro_batch_size)
         self.say(

@@ -64,10 +64,8 @@ def render(plan: Plan, complete: Complete, width: int = WIDTH, *, unknown: str =
         if rows := _memory_rows(plan, f"{_MEMORY}{part}."):
             parts.append(_section(title, rows, width))
     for prefix, title in ((_CLUSTER, f"Cluster {plan.cluster}"), (_DATA, "Data")):
-        if rows := _rows(plan, lambda field, prefix=prefix: field.startswith(prefix)):
-            parts.insert(
-                1, _section(title, [(name.split(".")[1], reason) for name, _, reason in rows], width)
-            )
+        if rows := _facts(plan, prefix):
+            parts.insert(1, _section(title, rows, width))
     elsewhere = (_MEMORY, _DATA, _CLUSTER, _ACCUMULATION)
     if rows := _rows(plan, lambda field: not field.startswith(elsewhere)):
         parts.append(_section("Derived, as the job leaves it open", rows, width))
@@ -167,6 +165,11 @@ def _memory_rows(plan: Plan, prefix: str) -> list[tuple[str, ...]]:
         for d in plan.derived
         if d.field.startswith(prefix)
     ]
+
+
+def _facts(plan: Plan, prefix: str) -> list[tuple[str, ...]]:
+    """What is told without a value of its own."""
+    return [(d.field.split(".")[1], d.reason) for d in plan.derived if d.field.startswith(prefix)]
 
 
 def _rows(plan: Plan, chosen: Callable[[str], bool]) -> list[tuple[str, ...]]:

@@ -60,7 +60,7 @@ class StageRow:
 class Board:
     stages: dict[str, StageRow]
     state: RunState = "new"
-    created_s: float | None = None  # the first drive began
+    created_s: float | None = None  # it was submitted first, or the first drive began
     started_s: float | None = None  # the newest drive began
     ended_s: float | None = None
     driven_s: float = 0.0  # time in drives that have ended, pauses between them left out
@@ -104,6 +104,9 @@ class Board:
         if row["kind"] in ("finished", "drained", "failed") and self.started_s is not None:
             self.driven_s += time_s - self.started_s
         match row["kind"]:
+            case "submitted":
+                self.user = row["user"]
+                self.created_s = time_s if self.created_s is None else self.created_s
             case "started":
                 self._begin(time_s, row)
             case "finished":
@@ -131,7 +134,6 @@ class Board:
         self.created_s = time_s if self.created_s is None else self.created_s
         self.state, self.started_s, self.ended_s = "running", time_s, None
         self.pilot = f"pid {row.get('pid')} on {row.get('host')}"
-        self.user = str(row.get("user") or "")
         self.failed_stage = self.cause = self.advice = self.evidence = ""
         self.user_error, self.notes = False, []
 

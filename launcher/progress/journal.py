@@ -1,7 +1,8 @@
 """What the pilot itself says in a run's events: the run's own rows (stage `run`) and some of each stage's.
 
-Rows of stage `run`: `started` (pid, host, user: who asked for it, skipped: kinds of stages that were complete
-already), then one of `finished`, `drained`, `failed` (failed_stage, cause, advice, evidence, user_error).
+Rows of stage `run`: `submitted` (user, host: who asks for a drive, and where), `started` (pid, host, skipped:
+kinds of stages that were complete already), then one of `finished`, `drained`, `failed` (failed_stage, cause,
+advice, evidence, user_error).
 """
 
 from __future__ import annotations
@@ -17,9 +18,6 @@ from artifacts.store import Store
 from launcher.status import Fail, Retry
 
 RUN = "run"
-
-#: Who asked for the drive, where that is not the user that this process runs as.
-USER_VARIABLE = "SLIPWAY_USER"
 
 
 def local_user() -> str:
@@ -37,13 +35,16 @@ class Journal:
         self._store, self._run_id = store, run_id
         self._events = {RUN: Events(store, run_id, RUN)}
 
+    def submitted(self) -> None:
+        """The user of this process asks for a drive."""
+        self._say(RUN, "submitted", user=local_user(), host=platform.node())
+
     def started(self, skipped: Sequence[StagePlan]) -> None:
         self._say(
             RUN,
             "started",
             pid=os.getpid(),
             host=platform.node(),
-            user=os.environ.get(USER_VARIABLE) or local_user(),
             skipped=[str(stage.kind) for stage in skipped],
         )
 

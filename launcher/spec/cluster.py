@@ -38,6 +38,11 @@ class LocalCluster(Section):
             yield Conflict(("work",), "must be a folder on this machine")
 
     @property
+    def where(self) -> str:
+        """In a few words."""
+        return "this machine"
+
+    @property
     def store_uri(self) -> str:
         """The store's address, absolute."""
         return self.store if "://" in self.store else Path(self.store).expanduser().absolute().as_uri()

@@ -123,16 +123,18 @@ def _findings(model: type[Section], plain: Any, error: ValidationError) -> list[
             by_path[path].append(item)
     found: list[Finding] = []
     sections = {path[:length] for path in by_path for length in range(len(path))}
+    meant: set[FieldPath] = set()
     for path, items in islice(by_path.items(), MAX_FINDINGS):
         if path in sections:
             continue  # a branch of a union that the value is not meant for: the deeper error tells more
         if items[0]["type"] == "extra_forbidden":
             found.append(_unknown_key(model, path))
+            meant |= {*found[-1].also}
         elif items[0]["type"] == "missing":
             found.append(_missing(model, path))
         else:
             found.append(_wrong_value(items, path))
-    return found + conflicts
+    return [finding for finding in found if finding.path not in meant] + conflicts
 
 
 def _path_in(plain: Any, location: tuple[str | int, ...]) -> FieldPath:

@@ -32,7 +32,7 @@ ABSOLUTE_PATTERN = r"^/[^\s]*$"
 GRAMMARS = {
     LABEL_PATTERN: "1 to 63 lower-case letters, digits and dashes, from a letter or digit to one",
     SUBDOMAIN_PATTERN: "lower-case letters, digits, dashes and dots, from a letter or digit to one",
-    LABEL_KEY_PATTERN: "a label's key as `example.com/pool`, its name at most 63 characters",
+    LABEL_KEY_PATTERN: "a name as `example.com/pool`: after the `/` 63 letters, digits, `.`, `-`, `_`",
     SECRET_KEY_PATTERN: "a key of a Secret: letters, digits, dots, dashes and underscores",
     S3_URI_PATTERN: "`s3://BUCKET/PREFIX`, the bucket of 3 to 63 lower-case letters, digits, dots and dashes",
     ENDPOINT_PATTERN: "an address as `https://s3.example.com` or `http://10.0.0.1:9000`, without a path",
@@ -55,9 +55,9 @@ def label_conflicts(field: str, labels: Mapping[str, str], *, selects: bool = Fa
     """What is wrong with labels. Those that `selects` nodes may be anyone's."""
     for key, value in labels.items():
         place = ((*field.split("."), key),)
-        if not re.match(LABEL_KEY_PATTERN, key):
+        if not re.fullmatch(LABEL_KEY_PATTERN, key):
             yield Conflict(place, f"the key must be {GRAMMARS[LABEL_KEY_PATTERN]}")
-        elif not re.match(LABEL_VALUE_PATTERN, value):
+        elif not re.fullmatch(LABEL_VALUE_PATTERN, value):
             yield Conflict(
                 place, "a label's value is at most 63 letters, digits, dots, dashes and underscores"
             )
@@ -67,6 +67,5 @@ def label_conflicts(field: str, labels: Mapping[str, str], *, selects: bool = Fa
 
 def annotation_conflicts(field: str, annotations: Iterable[str]) -> Iterator[Conflict]:
     for key in annotations:
-        if not re.match(LABEL_KEY_PATTERN, key):
-            why = f"the key must be {GRAMMARS[LABEL_KEY_PATTERN].replace('label', 'annotation')}"
-            yield Conflict(((*field.split("."), key),), why)
+        if not re.fullmatch(LABEL_KEY_PATTERN, key):
+            yield Conflict(((*field.split("."), key),), f"the key must be {GRAMMARS[LABEL_KEY_PATTERN]}")

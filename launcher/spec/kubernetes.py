@@ -262,7 +262,7 @@ class KubernetesCluster(Section):
         for section, names in (("environment", list(self.environment)), ("secrets", list(self.secrets))):
             for name in names:
                 place = ((section, name),)
-                if not re.match(VARIABLE_PATTERN, name):
+                if not re.fullmatch(VARIABLE_PATTERN, name):
                     yield Conflict(place, "is no name of a variable")
                 elif _OWN_VARIABLES.fullmatch(name):
                     yield Conflict(place, "the launcher sets this variable itself", "remove it")
@@ -277,6 +277,11 @@ class KubernetesCluster(Section):
                 yield Conflict(
                     (("secrets", name), ("environment", name)), "is in environment too", "keep one"
                 )
+
+    @property
+    def where(self) -> str:
+        """In a few words: context and namespace."""
+        return f"{self.context or '(current context)'}/{self.namespace}"
 
     @property
     def store_uri(self) -> str:

@@ -73,6 +73,32 @@ def list_clusters() -> dict[str, Path]:
     return found
 
 
+@dataclass(frozen=True)
+class ClusterSummary:
+    """One line of `slipway clusters`. `problem` tells what is wrong with a profile that can't be used."""
+
+    name: str
+    path: Path
+    backend: str = ""
+    where: str = ""
+    store: str = ""
+    problem: str = ""
+
+
+def summarize_clusters() -> list[ClusterSummary]:
+    """Known profiles, and what each is of. A broken one is listed with its first mistake."""
+    return [_summary(name, path) for name, path in list_clusters().items()]
+
+
+def _summary(name: str, path: Path) -> ClusterSummary:
+    try:
+        value = load_cluster(str(path)).value
+    except UserError as error:
+        more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
+        return ClusterSummary(name, path, problem=f"{error.problems[0]}{more}")
+    return ClusterSummary(name, path, value.backend, value.where, value.store)
+
+
 def _cluster_path(name_or_path: str) -> Path:
     if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
         return Path(name_or_path)

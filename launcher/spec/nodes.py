@@ -13,7 +13,7 @@ from launcher.spec.grammar import ABSOLUTE_PATTERN, Label, LabelKey, Memory, lab
 from launcher.spec.section import Conflict, Section
 from launcher.spec.units import to_bytes
 
-_TOLERATION = {
+_TOLERATION: dict[str, Any] = {
     "type": "object",
     "properties": {
         "key": {"type": "string"},
@@ -138,7 +138,7 @@ class Nodes(Section):
 
 def _toleration_conflicts(index: int, toleration: Mapping[str, Any]) -> Iterator[Conflict]:
     """Against the API's rules (Kubernetes, `Toleration`)."""
-    properties: dict[str, Any] = _TOLERATION["properties"]  # type: ignore[assignment]
+    properties = _TOLERATION["properties"]
     whole = ("tolerations", index)
     for key, value in toleration.items():
         known = properties.get(key)

@@ -42,15 +42,8 @@ def params(cluster: KubernetesCluster) -> ImageParams:
     """What the profile asks for, with what it leaves open filled in. Raises UserError."""
     image, nodes = cluster.image, cluster.nodes
     if image.name is not None:
-        if "@sha256:" not in image.name:
-            why = "an image is given by digest: a tag may mean another image tomorrow"
-            way_out = f"docker buildx imagetools inspect {image.name} shows it"
-            raise UserError(Problem(where="", what=f"image.name: {image.name}", why=why, way_out=way_out))
         return ImageParams(given=image.name)
-    if image.registry is None:
-        why = "without a registry an image can't reach the nodes"
-        way_out = "name one, or give an image by digest: `builder: none` and `name:`"
-        raise UserError(Problem(where="", what="image.registry", why=why, way_out=way_out))
+    assert image.registry is not None  # a rule of the profile
     gpu = catalog.find(nodes.gpu) if nodes.gpu else None
     found = ["{}.{}".format(*gpu.compute_capability)] if gpu else []
     architectures = sorted({*(image.architectures or found)}, key=capability)

@@ -15,6 +15,12 @@ RECORD = '{"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant
 MODEL = "model: {twin: {}}\n"
 DATA = "data: {train: train.jsonl}\n"
 JOB = f"name: bot\n{MODEL}{DATA}"  # three lines; what a case adds starts on line 4
+KUBERNETES = """\
+backend: kubernetes
+store: s3://bucket/runs
+image: {registry: registry.example.com/ml}
+nodes: {cpus: 32, memory: 128Gi}
+"""
 TOKEN = "hf_" + "aB3dE5gH7jK9mN1pQ2"  # the form of a token, of nobody
 
 
@@ -58,6 +64,19 @@ def bad_model(name: str, model: str, *expected: tuple[str, ...]) -> BadInput:
 
 def bad_profile(name: str, text: str, *expected: tuple[str, ...]) -> BadInput:
     return BadInput(name, expected, {"job.yaml": JOB, "clusters/mine.yaml": text}, cluster="mine")
+
+
+def bad_kubernetes(name: str, change: str | dict[int, str], *expected: tuple[str, ...]) -> BadInput:
+    """A good profile of a Kubernetes cluster with lines added from line 5 on, or some of its lines changed.
+    Places are `line:column` alone."""
+    lines = KUBERNETES.splitlines()
+    if isinstance(change, str):
+        lines += change.splitlines()
+    else:
+        for number, line in change.items():
+            lines[number - 1] = line
+    places = tuple((f"clusters/mine.yaml:{place}", *fragments) for place, *fragments in expected)
+    return bad_profile(f"kubernetes: {name}", "\n".join(lines) + "\n", *places)
 
 
 def bad_path(
@@ -389,7 +408,7 @@ PROFILES = [
     bad_profile(
         "profile: backend",
         "backend: slurm\n",
-        ("clusters/mine.yaml:1:1", 'backend: "slurm"', "must be `local`"),
+        ("clusters/mine.yaml:1:1", 'backend: "slurm"', "must be `local` or `kubernetes`"),
     ),
     bad_profile(
         "profile: unknown key",
@@ -415,7 +434,7 @@ PROFILES = [
     ),
     BadInput(
         "profile: unknown",
-        (("", 'cluster "prod"', "no such profile", "known: local"),),
+        (("", 'cluster "prod"', "no such profile", "known: example-prod, local"),),
         {"job.yaml": JOB},
         cluster="prod",
     ),
@@ -424,6 +443,272 @@ PROFILES = [
         (("", "clusters/prod.yaml: does not exist", "clusters"),),
         {"job.yaml": JOB},
         cluster="clusters/prod.yaml",
+    ),
+]
+
+KUBERNETES_PROFILES = [
+    bad_profile(
+        "profile: backend misspelt",
+        "backend: kubernets\n",
+        ("clusters/mine.yaml:1:1", "must be `local` or `kubernetes`", "did you mean `kubernetes`?"),
+    ),
+    bad_profile(
+        "profile: no backend",
+        "store: s3://bucket/x\n",
+        ("clusters/mine.yaml:1:1", "backend: is required", "write `local` or `kubernetes`"),
+    ),
+    bad_profile(
+        "kubernetes: nothing required",
+        "backend: kubernetes\n",
+        ("clusters/mine.yaml:1:1", "store: is required", '`store: "s3://bucket/slipway"`'),
+        ("clusters/mine.yaml:1:1", "image: is required", "registry.example.com/ml"),
+        ("clusters/mine.yaml:1:1", "nodes: is required", "cpus"),
+    ),
+    bad_kubernetes(
+        "everything at once",
+        "namespace: ML\ns3: {retries: 0, part_size: 16MB}\nqueue: {kue: x}\nlimits: {grace_s: 1}\n",
+        ("5:1", 'namespace: "ML"', "lower-case letters, digits and dashes"),
+        ("6:6", "s3.retries: 0", "at least 1"),
+        ("6:18", 's3.part_size: "16MB"', "as `64Gi`"),
+        ("7:9", "queue.kue", "unknown key", "did you mean `kueue`?"),
+        ("8:10", "limits.grace_s: 1", "at least 5"),
+    ),
+    bad_kubernetes("store: a folder", {2: "store: /mnt/x"}, ("2:1", "must be `s3://BUCKET/PREFIX`")),
+    bad_kubernetes("store: https", {2: "store: https://s3/x"}, ("2:1", "must be `s3://BUCKET/PREFIX`")),
+    bad_kubernetes("store: upper case", {2: "store: s3://Bucket/x"}, ("2:1", "3 to 63 lower-case letters")),
+    bad_kubernetes(
+        "store: empty part", {2: "store: s3://bucket//x"}, ("2:1", "must be `s3://BUCKET/PREFIX`")
+    ),
+    bad_kubernetes(
+        "endpoint: no scheme", "s3: {endpoint: s3.example.com}", ("5:6", "https://s3.example.com")
+    ),
+    bad_kubernetes(
+        "endpoint: a path", "s3: {endpoint: 'https://s3.example.com/bucket'}", ("5:6", "without a path")
+    ),
+    bad_kubernetes(
+        "endpoint of pods alone",
+        "s3: {endpoint_in_cluster: 'http://s3:9000'}",
+        ("5:6", "says nothing of this machine", "add endpoint"),
+    ),
+    bad_kubernetes("parts: too small", "s3: {part_size: 1Mi}", ("5:6", "5Mi or more", "use 16Mi")),
+    bad_kubernetes("work: an address", "work: s3://x/y", ("5:1", "a folder on this machine")),
+    bad_kubernetes(
+        "namespace: too long", f"namespace: {'n' * 64}", ("5:1", "namespace", "1 to 63 lower-case letters")
+    ),
+    bad_kubernetes("service account", "service_account: My_Account", ("5:1", "lower-case letters")),
+    bad_kubernetes("Secret: a path", "s3: {secret: keys/s3}", ("5:6", "s3.secret", "lower-case letters")),
+    bad_kubernetes(
+        "image: nowhere to push",
+        {3: "image: {builder: podman}"},
+        ("3:9", 'image.builder: "podman"', "nowhere to push", "add registry"),
+    ),
+    bad_kubernetes(
+        "image: none given", {3: "image: {builder: none}"}, ("3:9", "none is given", "IMAGE@sha256:…")
+    ),
+    bad_kubernetes(
+        "image: without digest",
+        {3: "image: {builder: none, name: 'registry.example.com/ml:1.0'}"},
+        ("3:24", "image.name", "an image by digest"),
+    ),
+    bad_kubernetes(
+        "image: given and built",
+        {3: f"image: {{registry: r.example.com/ml, name: 'r.example.com/ml@sha256:{'0' * 64}'}}"},
+        ("3:37", "image.name", "docker builds the image", "write builder: none"),
+    ),
+    bad_kubernetes(
+        "image: base of none",
+        {3: f"image: {{builder: none, base: 'debian:12', name: 'r.example.com/ml@sha256:{'0' * 64}'}}"},
+        ("3:24", "image.base", "only goes with a builder"),
+    ),
+    bad_kubernetes(
+        "image: registry with scheme",
+        {3: "image: {registry: 'https://registry.example.com/ml'}"},
+        ("3:9", "without scheme, tag or digest"),
+    ),
+    bad_kubernetes(
+        "image: registry with tag",
+        {3: "image: {registry: 'r.example.com/ml:1'}"},
+        ("3:9", "without scheme, tag"),
+    ),
+    bad_kubernetes(
+        "image: latest base",
+        {3: "image: {registry: r.example.com/ml, base: 'debian:latest'}"},
+        ("3:37", "latest is another image tomorrow"),
+    ),
+    bad_kubernetes(
+        "image: untagged base",
+        {3: "image: {registry: r.example.com/ml, base: debian}"},
+        ("3:37", "an image with a tag or digest"),
+    ),
+    bad_kubernetes(
+        "image: architecture as a number",
+        {3: "image: {registry: r.example.com/ml, architectures: [9.0]}"},
+        ("3:53", "image.architectures[0]: 9.0", "put it in quotes"),
+    ),
+    bad_kubernetes(
+        "image: unknown builder",
+        {3: "image: {registry: r.example.com/ml, builder: kanikko}"},
+        ("3:37", "must be `docker`, `podman`, `buildah` or `none`"),
+    ),
+    bad_kubernetes(
+        "nodes: memory units",
+        {4: "nodes: {cpus: 32, memory: 128GB}"},
+        ("4:19", 'nodes.memory: "128GB"', "`64Gi`"),
+    ),
+    bad_kubernetes(
+        "nodes: a number as memory",
+        {4: "nodes: {cpus: 32, memory: 128}"},
+        ("4:19", "must be text", "put it in quotes"),
+    ),
+    bad_kubernetes("nodes: no memory", {4: "nodes: {cpus: 32, memory: 0Gi}"}, ("4:19", "must be above 0")),
+    bad_kubernetes(
+        "nodes: no cores", {4: "nodes: {cpus: 0, memory: 9Gi}"}, ("4:9", "nodes.cpus: 0", "above 0")
+    ),
+    bad_kubernetes(
+        "nodes: unknown GPU",
+        {4: "nodes: {cpus: 32, memory: 128Gi, gpu: H1000, gpus_per_node: 8}"},
+        ("4:34", 'nodes.gpu: "H1000"', "no such GPU type", "H100-80GB"),
+    ),
+    bad_kubernetes(
+        "nodes: GPUs of no type",
+        {4: "nodes: {cpus: 32, memory: 128Gi, gpus_per_node: 8}"},
+        ("4:34", "nodes.gpus_per_node: 8", "of which type", "add gpu"),
+    ),
+    bad_kubernetes(
+        "nodes: how many GPUs",
+        {4: "nodes: {cpus: 32, memory: 128Gi, gpu: H100-80GB}"},
+        ("4:34", "nodes.gpu", "add gpus_per_node"),
+    ),
+    bad_kubernetes(
+        "nodes: unknown preset",
+        {4: "nodes: {cpus: 32, memory: 128Gi, network: infiniband}"},
+        ("4:34", 'nodes.network: "infiniband"', "must be `none`, `efa` or `rdma`"),
+    ),
+    bad_kubernetes(
+        "nodes: RDMA without GPUs",
+        {4: "nodes: {cpus: 32, memory: 128Gi, network: rdma}"},
+        ("4:34", "only goes with GPUs"),
+    ),
+    bad_kubernetes(
+        "nodes: how many adapters",
+        {4: "nodes: {cpus: 90, memory: 900Gi, gpu: H100-80GB, gpus_per_node: 8, network: efa}"},
+        ("4:68", "depends on its type", "p5.48xlarge 32"),
+    ),
+    bad_kubernetes(
+        "nodes: adapters of no network",
+        {4: "nodes: {cpus: 32, memory: 128Gi, network_devices: 4}"},
+        ("4:34", "only goes with a network preset"),
+    ),
+    bad_kubernetes(
+        "nodes: other variables",
+        {4: "nodes: {cpus: 32, memory: 128Gi, nccl: {OMP_NUM_THREADS: '4'}}"},
+        ("4:41", "nodes.nccl.OMP_NUM_THREADS", "use `environment`"),
+    ),
+    bad_kubernetes(
+        "nodes: number as variable",
+        {4: "nodes: {cpus: 32, memory: 128Gi, nccl: {NCCL_DEBUG: 1}}"},
+        ("4:41", "must be text", "put it in quotes"),
+    ),
+    bad_kubernetes(
+        "nodes: shared memory",
+        {4: "nodes: {cpus: 32, memory: 128Gi, shared_memory: 128Gi}"},
+        ("4:34", "nodes.shared_memory", "leaves nothing", "lower it"),
+    ),
+    bad_kubernetes(
+        "nodes: selector is a list",
+        {4: "nodes: {cpus: 32, memory: 128Gi, selector: [gpu]}"},
+        ("4:34", "must be a mapping", "not a list"),
+    ),
+    bad_kubernetes(
+        "nodes: selector's value",
+        {4: "nodes: {cpus: 32, memory: 128Gi, selector: {pool: 'a b'}}"},
+        ("4:45", "nodes.selector.pool", "at most 63 letters"),
+    ),
+    bad_kubernetes(
+        "nodes: selector's key with dots",
+        {4: "nodes: {cpus: 32, memory: 128Gi, selector: {example.com/a/b: x}}"},
+        ("4:45", "the key must be a name as `example.com/pool`"),
+    ),
+    bad_kubernetes(
+        "tolerations: unknown key and effect",
+        {4: "nodes: {cpus: 32, memory: 128Gi, tolerations: [{key: g, operater: Exists, effect: NoScedule}]}"},
+        ("4:57", "nodes.tolerations[0].operater", "unknown key", "known here: key, operator"),
+        ("4:75", "nodes.tolerations[0].effect", "must be `NoSchedule` or `PreferNoSchedule`"),
+    ),
+    bad_kubernetes(
+        "tolerations: a value for Exists",
+        {4: "nodes: {cpus: 32, memory: 128Gi, tolerations: [{key: a, operator: Exists, value: b}]}"},
+        ("4:75", "operator Exists takes no value"),
+    ),
+    bad_kubernetes(
+        "tolerations: no key",
+        {4: "nodes: {cpus: 32, memory: 128Gi, tolerations: [{effect: NoSchedule}]}"},
+        ("4:48", "nodes.tolerations[0]", "names no key"),
+    ),
+    bad_kubernetes(
+        "tolerations: text",
+        {4: "nodes: {cpus: 32, memory: 128Gi, tolerations: [nvidia.com/gpu]}"},
+        ("4:48", "must be a mapping"),
+    ),
+    bad_kubernetes(
+        "resources: above a node",
+        "resources: {merge: {cpus: 64, memory: 1Ti}}",
+        ("5:21", "resources.merge.cpus: 64", "more than the 32 of a node (nodes.cpus)"),
+        ("5:31", 'resources.merge.memory: "1Ti"', "more than the 128Gi of a node (nodes.memory)"),
+    ),
+    bad_kubernetes(
+        "resources: half said", "resources: {head: {cpus: 2}}", ("5:13", "resources.head.memory: is required")
+    ),
+    bad_kubernetes(
+        "resources: of a stage that is none",
+        "resources: {trian: {cpus: 2, memory: 1Gi}}",
+        ("5:13", "unknown key"),
+    ),
+    bad_kubernetes(
+        "cache: two places", "cache: {claim: a, host_path: /b}", ("5:19", "two places", "keep one")
+    ),
+    bad_kubernetes("cache: relative path", "cache: {host_path: data}", ("5:9", "an absolute path")),
+    bad_kubernetes("limits: unit", "limits: {train_s: 3d}", ("5:10", "a whole number, not text")),
+    bad_kubernetes("scheduler", "queue: {scheduler_name: My Scheduler}", ("5:9", "lower-case letters")),
+    bad_kubernetes(
+        "Kueue by label",
+        "labels: {kueue.x-k8s.io/queue-name: research}",
+        ("5:10", "labels.kueue.x-k8s.io/queue-name", "write queue: {kueue: NAME}"),
+    ),
+    bad_kubernetes("labels: ours", "labels: {slipway/run: x}", ("5:10", "set by the launcher")),
+    bad_kubernetes(
+        "annotations: key", "annotations: {'a b': x}", ("5:15", "must be a name as `example.com/pool`")
+    ),
+    bad_kubernetes("pod template", "pod_template: {containers: []}", ("5:16", "metadata and spec alone")),
+    bad_kubernetes("variable's name", "environment: {MY-VAR: x}", ("5:15", "no name of a variable")),
+    bad_kubernetes("our variable", "environment: {AWS_REGION: x}", ("5:15", "sets this variable itself")),
+    bad_kubernetes(
+        "a key as a plain value",
+        "environment: {AWS_SECRET_ACCESS_KEY: abc}",
+        ("5:15", "environment.AWS_SECRET_ACCESS_KEY", "write secrets: {AWS_SECRET_ACCESS_KEY: {secret: NAME"),
+    ),
+    bad_kubernetes(
+        "a key in the patch",
+        "pod_template: {spec: {containers: [{name: x, env: [{name: HF_TOKEN, value: abc}]}]}}",
+        ("5:69", "HF_TOKEN is a secret by its name", "use `secrets:`"),
+    ),
+    bad_kubernetes(
+        "variable twice",
+        "environment: {MODE: a}\nsecrets: {MODE: {secret: a, key: b}}",
+        ("6:11", "is in environment too"),
+    ),
+    bad_kubernetes(
+        "secret without key",
+        "secrets: {HF_TOKEN: {secret: hub, kee: token}}",
+        ("5:35", "secrets.HF_TOKEN.kee", "unknown key", "did you mean `key`?"),
+    ),
+    bad_kubernetes("secret as text", "secrets: {HF_TOKEN: hub}", ("5:11", "must be a mapping")),
+    BadInput(
+        "kubernetes: a token",
+        (("clusters/mine.yaml:5:15", "looks like a secret"),),
+        {"job.yaml": JOB, "clusters/mine.yaml": f"{KUBERNETES}environment: {{HUB: {TOKEN}}}\n"},
+        cluster="mine",
+        hidden=TOKEN,
     ),
 ]
 
@@ -455,4 +740,4 @@ PATHS = [
     bad_path("job: a name too long", None, ("", "can't be read: file name too long"), job="x" * 300),
 ]
 
-BAD_INPUTS = [*YAML, *VALUES, *CONFLICTS, *OVERRIDES, *SECRETS, *PROFILES, *PATHS]
+BAD_INPUTS = [*YAML, *VALUES, *CONFLICTS, *OVERRIDES, *SECRETS, *PROFILES, *KUBERNETES_PROFILES, *PATHS]

@@ -61,12 +61,16 @@ def write_job(folder: Path, overrides: Sequence[str] = (), **sections: Any) -> L
     return load_job(path, overrides)
 
 
-def make_plan(folder: Path, machine: Machine = LAPTOP, *overrides: str, **keywords: Any) -> Plan:
-    """The plan of the job in `folder` (written first unless it is there), with fixed code digests."""
+def make_plan(
+    folder: Path, machine: Machine = LAPTOP, *overrides: str, profile: Path | None = None, **keywords: Any
+) -> Plan:
+    """The plan of the job in `folder` (written first unless it is there), with fixed code digests, on this
+    machine unless there is another `profile`."""
     path = folder / "job.yaml"
     job = load_job(path, overrides) if path.exists() else write_job(folder, overrides)
-    profile = folder / "local.yaml"
-    profile.write_text(f"backend: local\nstore: {folder}/store\nwork: {folder}/work\n")
+    if profile is None:
+        profile = folder / "local.yaml"
+        profile.write_text(f"backend: local\nstore: {folder}/store\nwork: {folder}/work\n")
     options = {"code": fixed_code, "digests": Digests(), **keywords}
     return plan.make(job, load_cluster(str(profile)), machine, **options)
 

@@ -120,7 +120,7 @@ def test_an_answer_gives_no_orders_to_the_terminal() -> None:
 
 COMMANDS = (
     "init pin plan submit stage render status logs dashboard resume cancel runs fetch verify report gc data "
-    "schema clusters"
+    "image schema clusters"
 )
 
 
@@ -131,7 +131,7 @@ def test_help_lists_every_command_and_the_exit_codes(done: Desk) -> None:
     assert "130" in text and "slipway init" in text
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS.split() if c not in ("runs", "data", "clusters")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS.split() if c not in ("runs", "data", "image", "clusters")])
 def test_each_command_teaches_by_example(done: Desk, command: str) -> None:
     text = done.slipway(command, "--help")
     assert f"slipway {command}" in text.partition("Example")[2]

@@ -132,6 +132,7 @@ def test_patch_merges_containers_by_name_and_comes_last() -> None:
             {"env": [{"name": "A", "value": None, "valueFrom": {}}]},
             {"env": [{"name": "A", "valueFrom": {}}]},
         ),
+        ({"env": [{"name": "A"}]}, {"env": ["B"]}, {"env": ["B"]}),  # for the API server to refuse
         (1, {"a": {"b": None}}, {"a": {}}),
     ],
 )

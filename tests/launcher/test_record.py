@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.local import LocalStore
-from artifacts.manifest import ArtifactWriter
+from artifacts.manifest import ArtifactWriter, Manifest, write_marker
 from launcher import record
 from launcher.errors import UserError
 from launcher.progress.journal import Journal
@@ -101,3 +101,25 @@ def test_a_plan_of_another_version_is_a_clear_error_and_can_be_forgotten(store: 
     assert record.list_runs(store)[0].run_id == plan.run_id
     record.remove(store, plan.run_id)
     assert record.run_ids(store) == []
+
+
+class RemoteStore(LocalStore):
+    """A store that lies elsewhere, as a bucket does."""
+
+    uri = "s3://bucket/prefix"
+
+    def local_path(self, key: str) -> None:  # type: ignore[override]
+        return None
+
+
+def test_a_place_is_a_path_where_there_is_one_else_a_uri(store: LocalStore, tmp_path: Path) -> None:
+    remote = RemoteStore(tmp_path / "remote")
+    for each in (store, remote):
+        ArtifactWriter(each, "merged/key").commit()
+        write_marker(each, "models/key", Manifest(files=[], location=(tmp_path / "my model").as_uri()))
+    assert record.place(store, "merged/key") == str(store.root / "merged/key")
+    assert record.place(store, "runs/x/report.html") == str(store.root / "runs/x/report.html")
+    assert record.place(remote, "merged/key") == "s3://bucket/prefix/merged/key"
+    assert record.place(remote, "runs/x/report.html") == "s3://bucket/prefix/runs/x/report.html"
+    for each in (store, remote):
+        assert record.place(each, "models/key") == str(tmp_path / "my model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.contract import Plan
+from artifacts.contract import Plan, StagePlan
 from artifacts.events import events_prefix, stop_key
 from artifacts.local import LocalStore
 from artifacts.manifest import is_complete, verify
@@ -19,6 +20,7 @@ from launcher import record
 from launcher.errors import RunFailed, UserError
 from launcher.pilots.local import LocalPilots
 from launcher.run import drive
+from launcher.status import Observation
 from tests.launcher.driving import Yard, make_plan, wait_for, yard
 
 __all__ = ["yard"]
@@ -90,6 +92,28 @@ def test_a_failure_names_stage_cause_advice_and_evidence(yard: Yard) -> None:
     assert error.advice == "lower training.learning_rate"
     assert "train: attempt 1" in Path(error.evidence).read_text()
     assert yard.ledger() == ["model", "prepare", "train"]
+
+
+def test_what_is_worth_knowing_meanwhile_is_told_when_it_changes(yard: Yard) -> None:
+    plan = make_plan(yard.store, kinds="data model prepare")
+    notes = iter(["no node is free", "no node is free", "a node was lost", ""])
+    with yard.backend(plan) as backend:
+        observe = backend.observe
+
+        def noting(stage: StagePlan) -> Observation:
+            observation = observe(stage)
+            told = stage.kind == "prepare" and observation.phase == "running"
+            return dataclasses.replace(observation, note=next(notes, "")) if told else observation
+
+        backend.observe = noting  # type: ignore[method-assign]
+        yard.behave(prepare=["slow:2"])
+        drive(plan, plan.run_id, yard.store, backend, write_report=lambda: None)
+    rows = [row for row in read_all(yard.store, events_prefix(plan.run_id)) if row["kind"] == "note"]
+    assert [row["text"] for row in rows if row["stage"] == "prepare"] == [
+        "no node is free",
+        "a node was lost",
+        "",
+    ]
 
 
 def test_a_users_mistake_found_late_is_still_a_user_error(yard: Yard) -> None:

@@ -70,6 +70,23 @@ def test_memory_is_blamed_only_for_what_died_by_it() -> None:
     assert "memory" not in str(decide(other))
 
 
+def test_what_a_cluster_did_is_told_in_the_backends_words() -> None:
+    seen = ended(
+        -9,
+        ended_by="memory-limit",
+        cause="it reached its limit of 4Gi",
+        advice="raise it",
+        output="NCCL error",
+    )
+    decision = decide(seen)
+    assert isinstance(decision, Fail) and decision.advice == "raise it"
+    assert decision.reason.endswith("was killed: it reached its limit of 4Gi")
+    lost = Observation(phase="ended", ended_by="node-lost", cause="node2 is gone")  # nobody saw its exit code
+    assert decide(lost) == Retry(1.0, "its node was lost: node2 is gone", "node-lost")
+    drained = ended(75, ended_by="evicted")
+    assert isinstance(retry := decide(drained), Retry) and retry.failure == "drained"
+
+
 def test_what_nobody_knows_is_not_retried_and_quotes_the_log() -> None:
     advice = "the end of its log says more"
     observation = ended(1, output="a\nValueError: no such thing\n\n")
@@ -80,6 +97,7 @@ def test_what_nobody_knows_is_not_retried_and_quotes_the_log() -> None:
 #: One real-looking ending for each row of the table.
 ENDINGS = {
     "drained": ended(75),
+    **{row.name: ended(-9, ended_by=row.name) for row in FAILURES if row.seen},
     "out-of-memory": ended(-9, oom_kills=1),
     "gpu-out-of-memory": ended(
         1, cause="OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …"

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -53,39 +54,40 @@ _OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's least; nothing large travels thr
 
 def run(job: RankJob, context: StageContext) -> str:
     """Run the ranks to their end: "done" or "drained". Raises StageError when it is no use to go on."""
-    import ray
-
+    os.environ.update(_ENVIRONMENT)
+    if not on_cluster():
+        os.environ.update(_LOCAL_ENVIRONMENT)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     work = Path(job.work)
     with drain.busy(work), ThreadPoolExecutor(1) as pool:
         group = _Group(context, work, pool)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, group.signal)
-        _start_ray(context)
-        try:
-            return supervise(job, context, group.launch, stopping=group.is_stopping)
-        finally:
-            ray.shutdown()
+        return supervise(job, context, group.launch, stopping=group.is_stopping)
 
 
 def on_cluster() -> bool:
     return "RAY_ADDRESS" in os.environ
 
 
-def _start_ray(context: StageContext) -> None:
+@contextlib.contextmanager
+def _connected(world_size: int) -> Iterator[None]:
+    """Connected to Ray, for one attempt: all that it may leave, as reserved resources, ends with it."""
     import ray
 
-    os.environ.update(_ENVIRONMENT)
     if on_cluster():
         ray.init(log_to_driver=False)  # the ranks' output is in logs of their own
-        return
-    os.environ.update(_LOCAL_ENVIRONMENT)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    ray.init(
-        num_cpus=max(context.stage.params.world_size, len(os.sched_getaffinity(0))),
-        object_store_memory=_OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        logging_level="warning",
-    )
+    else:
+        ray.init(
+            num_cpus=max(world_size, len(os.sched_getaffinity(0))),
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            logging_level="warning",
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 class _Group:
@@ -112,14 +114,15 @@ class _Group:
         return self._is_stopping_here() or self._context.store.exists(stop_key(self._context.run_id))
 
     def launch(self, job: RankJob) -> str | None:
-        machines = self._await_machines(leaving=self._leaving(job.attempt - 1))
-        # In the main thread, fit() would take over SIGINT and abort.
-        fitting = self._pool.submit(_fit, job, self._context, self._demand, machines)
-        told = False
-        while not wait([fitting], POLL_S).done:
-            if not told and self._is_stopping_here():
-                told = self._tell_ranks(job.attempt)
-        return fitting.result()
+        with _connected(self._demand.workers):
+            machines = self._await_machines(leaving=self._leaving(job.attempt - 1))
+            # In the main thread, fit() would take over SIGINT and abort.
+            fitting = self._pool.submit(_fit, job, self._context, self._demand, machines)
+            told = False
+            while not wait([fitting], POLL_S).done:
+                if not told and self._is_stopping_here():
+                    told = self._tell_ranks(job.attempt)
+            return fitting.result()
 
     def _is_stopping_here(self) -> bool:
         return self._signalled or drain.is_asked_to_stop(self._work)

@@ -34,7 +34,7 @@ def test_a_pod_says_why_it_waits(case: str, kind: str, words: str, advice: str) 
     ("case", "kind", "words"),
     [
         ("quota", "quota", "quota team allows requests.memory=16Mi, requests.memory=0 is in use"),
-        ("pod-security", "settings", 'level restricted:latest refuses it: runAsNonRoot != true'),
+        ("pod-security", "settings", "level restricted:latest refuses it: runAsNonRoot != true"),
         ("no-service-account", "settings", "service account absent is not there"),
         ("no-priority-class", "settings", "priority class absent is not there"),
     ],
@@ -63,7 +63,7 @@ def test_a_pod_whose_image_is_pulled_is_only_starting() -> None:
         (
             "0/9 nodes are available: 1 node(s) had untolerated taint {gpu: yes}, 8 Insufficient memory. "
             "preemption: 0/9 nodes are available: 9 Preemption is not helpful for scheduling.",
-            "the nodes that would fit carry a taint {gpu: yes}, no node has enough of free memory",
+            "no node has enough of free memory, the nodes that would fit carry a taint {gpu: yes}",
         ),
         (
             "0/2 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/unreachable: }, "
@@ -71,7 +71,10 @@ def test_a_pod_whose_image_is_pulled_is_only_starting() -> None:
             "a node is not ready, the nodes that would fit are cordoned",
         ),
         ("0/4 nodes are available: 4 Insufficient vpc.amazonaws.com/efa.", "vpc.amazonaws.com/efa free"),
-        ("0/3 nodes are available: 3 node(s) had something new.", "no node takes it (3 node(s) had something"),
+        (
+            "0/3 nodes are available: 3 node(s) had something new.",
+            "no node takes it (3 node(s) had something",
+        ),
         ("running PreBind plugin: timed out", "no node takes it (running PreBind plugin: timed out)"),
     ],
 )

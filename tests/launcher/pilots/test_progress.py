@@ -46,13 +46,16 @@ RUNNING = [
             [RUNNING[0], row("train", "note", 2.0, text="no node has 8 free GPUs")],
             "train waiting, no node has 8 free GPUs",
         ),
-        ([*RUNNING, row("train", "finished", 99.0), row("run", "finished", 99.5)], "complete, 2 of 2 stages complete"),
+        (
+            [*RUNNING, row("train", "finished", 99.0), row("run", "finished", 99.5)],
+            "complete, 2 of 2 stages complete",
+        ),
         (
             [*RUNNING, row("run", "failed", 60.0, failed_stage="train", cause="loss is NaN")],
             "failed, 1 of 2 stages complete: train: loss is NaN",
         ),
     ],
-)  # fmt: skip
+)
 def test_the_line_says_how_the_run_stands(rows: list[dict[str, Any]], line: str) -> None:
     assert progress_line(Board.of(["data", "train"], rows)) == line
 

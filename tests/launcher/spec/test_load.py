@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from launcher.errors import UserError
 from launcher.spec import explain
 from launcher.spec.job import Job
-from launcher.spec.load import list_clusters, load_cluster, load_job
+from launcher.spec.kubernetes import KubernetesCluster, SecretKey
+from launcher.spec.load import list_clusters, load_cluster, load_job, summarize_clusters
 from launcher.spec.overrides import Override, apply, parse_override, parse_path
 
 JOB = """\
@@ -217,6 +218,77 @@ def test_clusters_of_the_working_directory_come_first(
     assert cluster.value.store_uri == (tmp_path / "mine").as_uri()
     assert cluster.value.work_folder == tmp_path / ".slipway/work"
     assert load_cluster("clusters/lab.yaml").value.store == ".slipway/store"
+
+
+def test_summaries_of_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clusters").mkdir()
+    (tmp_path / "clusters/lab.yaml").write_text(
+        "backend: kubernetes\nstore: s3://bucket/x\nimage: {registry: r.example.com}\n"
+        "nodes: {cpus: 4, memory: 8Gi}\nnamespace: ml\ncontext: lab\n"
+    )
+    (tmp_path / "clusters/broken.yaml").write_text("backend: kubernetes\n")
+    found = {summary.name: summary for summary in summarize_clusters()}
+    lab, local, broken = found["lab"], found["local"], found["broken"]
+    assert (lab.backend, lab.where, lab.store, lab.problem) == ("kubernetes", "lab/ml", "s3://bucket/x", "")
+    assert (local.backend, local.where, local.store) == ("local", "this machine", ".slipway/store")
+    assert broken.problem.startswith("clusters/broken.yaml:1:1 store: is required")
+    assert broken.problem.endswith("(and 2 more)")
+
+
+def test_sections_in_a_mapping_of_the_users_own_keys() -> None:
+    assert explain.section_at(KubernetesCluster, ("secrets", "HF_TOKEN")) is SecretKey
+    assert explain.section_at(KubernetesCluster, ("secrets",)) is None
+    assert explain.section_at(KubernetesCluster, ("labels", "team")) is None
+
+
+KUBERNETES = {
+    "backend": "kubernetes",
+    "store": "s3://bucket/x",
+    "image": {"registry": "r.example.com"},
+    "nodes": {"cpus": 4, "memory": "8Gi"},
+}
+CLUSTER_SECTIONS = [
+    name for name in KubernetesCluster.model_fields if explain.section_at(KubernetesCluster, (name,))
+]
+
+
+@UNHURRIED
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            name: JSON
+            if (section := explain.section_at(KubernetesCluster, (name,))) is None
+            else st.dictionaries(st.sampled_from(list(section.model_fields)), JSON) | JSON
+            for name in CLUSTER_SECTIONS
+        },
+    ),
+    st.dictionaries(st.sampled_from(list(KubernetesCluster.model_fields)), JSON, max_size=3),
+)
+def test_any_values_give_a_profile_or_findings(sections: dict[str, Any], rest: dict[str, Any]) -> None:
+    value, findings = explain.check(KubernetesCluster, {**KUBERNETES, **rest, **sections})
+    assert (value is None) == bool(findings)
+    assert all(finding.why for finding in findings)
+    if value is not None:  # what a plan carries can be read back
+        assert KubernetesCluster.model_validate(value.model_dump(mode="json")) == value
+
+
+def test_store_settings_carry_no_credentials() -> None:
+    s3 = {"endpoint": "http://here:9000", "endpoint_in_cluster": "http://there:9000", "secret": "keys"}
+    profile = KubernetesCluster.model_validate({**KUBERNETES, "s3": s3})
+    assert profile.store_environment() == {
+        "AWS_ENDPOINT_URL_S3": "http://here:9000",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_RETRY_MODE": "standard",
+        "AWS_MAX_ATTEMPTS": "8",
+        "SLIPWAY_S3_CONCURRENCY": "8",
+        "SLIPWAY_S3_PART_BYTES": str(16 * 2**20),
+    }
+    assert profile.store_environment(in_cluster=True)["AWS_ENDPOINT_URL_S3"] == "http://there:9000"
+    on_aws = KubernetesCluster.model_validate(KUBERNETES).store_environment()
+    assert "AWS_ENDPOINT_URL_S3" not in on_aws
 
 
 @pytest.mark.parametrize("profile", list_clusters().values(), ids=lambda path: path.stem)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,13 @@ import pytest
 from jsonschema.protocols import Validator
 
 from launcher.spec import reference
-from launcher.spec.load import list_clusters, load_job
-from launcher.spec.schema import cluster_schema, job_schema
+from launcher.spec.load import list_clusters, load_cluster, load_job
+from launcher.spec.schema import (
+    cluster_schema,
+    job_schema,
+    kubernetes_cluster_schema,
+    local_cluster_schema,
+)
 from launcher.spec.starter import starter_job
 from launcher.spec.yaml import parse, read_mapping
 
@@ -66,8 +72,58 @@ def test_bad_jobs(lines: str, job_validator: Validator) -> None:
     assert not job_validator.is_valid(value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "backend: slurm",
+        "backend: local\nnamespace: x",
+        "backend: kubernetes\nstore: s3://bucket/x",
+        "backend: kubernetes\nstore: /mnt/x\nimage: {registry: r.io}\nnodes: {cpus: 1, memory: 1Gi}",
+        "backend: kubernetes\nstore: s3://bucket/x\nimage: {registry: r.io}\n"
+        "nodes: {cpus: 1, memory: 1Gi, tolerations: [{effect: Never}]}",
+    ],
+)
+def test_bad_profiles(text: str) -> None:
+    assert not _validator(cluster_schema()).is_valid(parse(text, "f").value)
+
+
+def test_the_backend_decides_whose_mistakes_an_editor_shows() -> None:
+    value = parse("backend: kubernetes\nstore: s3://bucket/x\nimag: {}\n", "f").value
+    said = {error.message for error in _validator(cluster_schema()).iter_errors(value)}
+    assert said == {
+        "'image' is a required property",
+        "'nodes' is a required property",
+        "Additional properties are not allowed ('imag' was unexpected)",
+    }
+
+
+def test_profiles_in_the_reference(tmp_path: Path) -> None:
+    """Every example on the page can be used as it stands."""
+    found = re.findall(r"```yaml\n(.*?)```", reference.cluster_reference(), re.S)
+    assert len(found) == 5
+    for text in found:
+        _validator(cluster_schema()).validate(parse(text, "f").value)
+        (tmp_path / "mine.yaml").write_text(text)
+        load_cluster(tmp_path / "mine.yaml")
+
+
+def test_the_example_profile_names_every_field() -> None:
+    value = read_mapping(ROOT / "clusters/example-prod.yaml").value
+    schema = kubernetes_cluster_schema()
+    # One choice excludes the other.
+    left_out = {"name", "scheduler_name", "host_path", "network_resource"}
+    for name, field in schema["properties"].items():
+        assert name in value
+        definition = next(
+            (branch["$ref"].rsplit("/", 1)[1] for branch in field.get("anyOf", [field]) if "$ref" in branch),
+            None,
+        )
+        if definition is not None:
+            assert set(schema["$defs"][definition]["properties"]) - left_out <= set(value[name])
+
+
 def test_every_field_is_described() -> None:
-    for schema in (job_schema(), cluster_schema()):
+    for schema in (job_schema(), local_cluster_schema(), kubernetes_cluster_schema()):
         for section in (schema, *schema.get("$defs", {}).values()):
             assert section["description"].endswith(".")
             for name, field in section["properties"].items():
@@ -113,6 +169,25 @@ def test_committed_references_are_up_to_date(tmp_path: Path) -> None:
     reference.write(tmp_path)
     for name in ("job-reference.md", "cluster-reference.md"):
         assert (ROOT / "docs" / name).read_text() == (tmp_path / name).read_text()
+
+
+def test_links_of_the_references_lead_somewhere() -> None:
+    for text in (reference.job_reference(), reference.cluster_reference()):
+        headings = {
+            re.sub(r"[^a-z0-9_ -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+            for line in text.splitlines()
+            if line.startswith("#")
+        }
+        links = set(re.findall(r"\]\(#([^)]*)\)", text))
+        assert links and links <= headings
+
+
+def test_cluster_reference_names_every_field() -> None:
+    text = reference.cluster_reference()
+    for schema in (local_cluster_schema(), kubernetes_cluster_schema()):
+        for section in (schema, *schema.get("$defs", {}).values()):
+            for name in section["properties"]:
+                assert f"\n| `{name}` |" in text
 
 
 def test_reference_names_every_field_once() -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -40,8 +41,15 @@ def commit(store: str, stage: dict) -> None:
     import boto3
 
     bucket, _, prefix = store.removeprefix("s3://").partition("/")
-    body = json.dumps({"files": [], "location": None, "facts": {}}).encode()
-    boto3.client("s3").put_object(Bucket=bucket, Key=f"{prefix}/{stage['output']}/COMPLETE.json", Body=body)
+    marker = {"facts": {}, "files": [], "location": None}
+    marker["sha256"] = hashlib.sha256(canonical(marker)).hexdigest()
+    key = f"{prefix}/{stage['output']}/COMPLETE.json"
+    boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=canonical(marker))
+
+
+def canonical(value: dict) -> bytes:
+    """As `artifacts.contract.canonical_json` writes it."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def sleep(duration_s: float) -> None:
