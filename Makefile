@@ -14,7 +14,7 @@ environment := $(if $(filter local,$(CLUSTER)),$(ready)-train,$(ready)-launcher)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run test test-gpu test-cluster check format lock docs clean \
-        submit stage render plan init pin status logs dashboard resume cancel runs gc fetch verify report data schema clusters
+        images submit stage render plan init pin status logs dashboard resume cancel runs gc fetch verify report data schema clusters
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ runs: ## list runs, newest first
 gc: ## remove artifacts that no run refers to
 runs gc: $(environment)
 	@$(slipway) $@ --cluster $(CLUSTER) $(ARGS)
+
+images: $(environment) ## build and push the images of CLUSTER, unless its registry has them
+	@$(slipway) image build --cluster $(CLUSTER) $(ARGS)
 
 data: $(environment) ## say what is in the data file FILE, and what is wrong with it
 	@$(slipway) data check $(FILE) $(ARGS)

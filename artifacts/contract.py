@@ -76,12 +76,17 @@ class ImageParams:
 
 @dataclass(frozen=True, kw_only=True)
 class DataFile:
-    """One local input file of a split, as the plan saw it."""
+    """One input file of a split, as the plan saw it: a path, or the address of a remote one (`s3://…`,
+    `hub://…`), of which nothing but the pinned digest is known before it is fetched (size 0)."""
 
     path: str
     size_bytes: int
     sha256: str
-    format: RecordFormat
+    format: RecordFormat | Literal["auto"]
+
+    @property
+    def is_remote(self) -> bool:
+        return "://" in self.path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,17 @@ from typing import Any
 from artifacts.store import ObjectMissingError, StoreError
 
 MIN_PART_BYTES = 5 * 1024 * 1024  # the service refuses smaller ones, but for the last
-_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10, 60
-_VARIABLES = ("AWS_", "SLIPWAY_S3_")
+_CONNECT_TIMEOUT_S = 10  # the SDK's 60, times the attempts, is too long to learn that an address is wrong
+_READ = (
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_RETRY_MODE",
+    "AWS_MAX_ATTEMPTS",
+    "SLIPWAY_S3_CONCURRENCY",
+    "SLIPWAY_S3_PART_BYTES",
+)
 
 _TAGGED = ("GetObject", "UploadPart")  # answers whose ETag is needed
 _ABSENT = ("404", "NoSuchKey", "NotFound")
@@ -52,8 +61,10 @@ class Connection:
 
 
 def settings() -> tuple[tuple[str, str], ...]:
-    """The variables that make a connection what it is."""
-    return tuple(sorted(item for item in os.environ.items() if item[0].startswith(_VARIABLES)))
+    """The variables that make a connection what it is. Of the SDK's others, which may be secret, only a
+    number that changes with them."""
+    others = hash(tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))))
+    return (*((name, os.environ.get(name, "")) for name in _READ), ("others", str(others)))
 
 
 def connect(pid: int, wanted: tuple[tuple[str, str], ...]) -> Connection:
@@ -88,7 +99,6 @@ def _connect(_pid: int, wanted: tuple[tuple[str, str], ...]) -> Connection:
         s3=s3_options,
         retries=retries,
         connect_timeout=_CONNECT_TIMEOUT_S,
-        read_timeout=_READ_TIMEOUT_S,
         tcp_keepalive=True,
         max_pool_connections=4 * concurrency,  # callers' threads beside the pool's
         response_checksum_validation="when_required",  # some services send the whole's with a range

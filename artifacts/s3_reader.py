@@ -75,21 +75,23 @@ class _Source:
 
         data, in_vain = bytearray(), 0
         while len(data) < end - start:
-            had = len(data)
+            had, trouble = len(data), None
             try:
                 if body is None:
                     body = self._get(start + len(data), end)
                 while block := body.read(_BLOCK_BYTES):
                     data += block
-            except (BotoCoreError, OSError):
-                in_vain = 0 if len(data) > had else in_vain + 1
-                if in_vain == self.connection.attempts:
-                    raise
-                time.sleep(_pause_s(in_vain))
+            except (BotoCoreError, OSError) as error:
+                trouble = error
             finally:
                 if body is not None:
                     body.close()
                 body = None
+            in_vain = 0 if len(data) > had else in_vain + 1
+            if in_vain == self.connection.attempts:
+                raise trouble or StoreError(self.uri, "the service sends less of it than it says")
+            if trouble is not None:
+                time.sleep(_pause_s(in_vain))
         return bytes(data)
 
     def _get(self, start: int, end: int) -> Any:

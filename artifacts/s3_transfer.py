@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.s3_client import Connection, error_code
-from artifacts.store import Sent
+from artifacts.store import Sent, StoreError
 
 MAX_PARTS = 10_000  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 _MEBIBYTE = 1024 * 1024
@@ -70,7 +70,7 @@ def put_file(target: Target, source: Path, metadata: dict[str, str], sent: Sent)
         return
     fresh = _begin(target, metadata)
     if not _put_parts(target, source, size_bytes, fresh, sent, leftover=False):
-        raise OSError(f"{target.name}: its upload was ended by another writer")
+        raise StoreError(f"s3://{target.bucket}/{target.name}", "another writer of it ended the upload")
 
 
 def _put_parts(

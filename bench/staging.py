@@ -2,10 +2,10 @@
 
     python bench/staging.py s3://bucket/prefix [--gigabytes 2] [--files 10000] [--rounds 3] [--peers FOLDER]
 
-Needs what the AWS SDK needs (AWS_ENDPOINT_URL_S3, credentials, region). Files lie in the page cache, the prefix
-holds nothing. Slipway: every byte hashed (SHA-256) and sent with the service's checksum, then the marker.
-"Again": the same once more, where the marker says that nothing is to be done. "Again, unmarked": after an
-attempt that was cut off just before the marker, so that each file is hashed and compared.
+Needs what the AWS SDK needs (AWS_ENDPOINT_URL_S3, credentials, region). Files lie in the page cache, the
+prefix holds nothing. Slipway: every byte hashed (SHA-256) and sent with the service's checksum, then the
+marker. "Again": once more, where the marker says that nothing is to be done. "Again, unmarked": after
+an attempt that was cut off just before the marker, so that each file is hashed and compared.
 
 Seconds are of whole processes, from start to end; "work" leaves out the start of Python, its imports and the
 first connection. The systems take turns and each row is the fastest of its rounds: neighbours only ever slow

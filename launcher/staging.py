@@ -22,6 +22,7 @@ from launcher.errors import ClusterError, SlipwayError
 from launcher.plan import DIGESTS
 from launcher.stages import data_run, model, model_upload
 from launcher.stages.done import is_done
+from launcher.stages.pods import runs_in_cluster
 
 #: Builds and pushes the images of a stage `image`, and commits its artifact.
 MakeImage = Callable[[StagePlan, Events], object]
@@ -63,7 +64,7 @@ def stage_local_inputs(
 def _is_local(stage: StagePlan) -> bool:
     if stage.kind == StageKind.MODEL:
         return model.on_this_machine(stage.params)
-    return stage.kind in (StageKind.IMAGE, StageKind.DATA)
+    return not runs_in_cluster(stage)
 
 
 def _is_staged(stage: StagePlan, store: Store) -> bool:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 # Each layer imports from those above it (and from itself). docs/decisions.md says where this departs from
 # the first design: the planner assembles the stages' pure planning halves, so `stages` stand before `plan`.
 LAUNCHER_LAYERS = [
-    ["errors", "names", "catalog", "networks", "status", "machine", "digests", "dimensions"],
+    ["errors", "names", "catalog", "networks", "status", "machine", "digests", "dimensions", "remote_data"],
     ["spec"],
     ["memory", "stages", "kube"],
     ["planning"],

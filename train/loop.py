@@ -20,6 +20,7 @@ from artifacts.contract import TrainParams
 from artifacts.events import Events
 from artifacts.store import Store
 from train import methods, schedule, strategies
+from train.processes import available_cores
 
 
 class Checkpointer(Protocol):
@@ -115,7 +116,7 @@ def use_cores(world_size: int) -> None:
     """Share this machine's cores among its ranks. Set here, as each launcher would otherwise decide for
     itself and the order of floating-point sums with it."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // max(1, local)))
+    torch.set_num_threads(max(1, available_cores() // max(1, local)))
 
 
 def has_split(prepared: Path, split: str) -> bool:

@@ -28,10 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("stage")
     parser.add_argument("--plan", type=Path, required=True)
     parser.add_argument("--run", required=True)
-    options, _ = parser.parse_known_args(argv)
+    parser.add_argument("--module", default="train", help="what carries the stage out, instead of `train`")
+    options, rest = parser.parse_known_args(argv)
+    arguments = [options.stage, "--plan", str(options.plan), "--run", options.run, *rest]
     store = open_store(Plan.from_json(options.plan.read_bytes()).store)
     with LogWriter(store, options.run, options.stage, redact=Redactor()) as log:
-        code = run_logged([sys.executable, "-P", "-m", "train", *argv], log)
+        code = run_logged([sys.executable, "-P", "-m", options.module, *arguments], log)
         if code < 0:
             words = f"The stage was ended by {signal.Signals(-code).name}.\n"
             sys.stdout.write(words)

@@ -20,7 +20,7 @@ from typing import Any
 from artifacts.contract import ModelParams, PredictParams, StageKind
 from artifacts.manifest import ArtifactWriter
 from train.answering import Messages, ModelSource, answer
-from train.processes import die_with_parent, reset_signals
+from train.processes import available_cores, die_with_parent, reset_signals
 from train.scores import scores
 from train.stage import StageContext, StageError, StageUserError
 
@@ -132,7 +132,7 @@ def slots(gpus: int, sources: Sequence[ModelSource], memory_bytes: int) -> list[
     if gpus:
         return [f"cuda:{index}" for index in range(gpus)]
     needed = sum(int(source.size_bytes * _MEMORY_FACTOR) + _MEMORY_PER_PROCESS_BYTES for source in sources)
-    side_by_side = needed <= memory_bytes and (os.cpu_count() or 1) >= len(sources)
+    side_by_side = needed <= memory_bytes and available_cores() >= len(sources)
     return ["cpu"] * (len(sources) if side_by_side else 1)
 
 
@@ -150,7 +150,7 @@ def run_processes(
     Raises the StageError that a process ended with. No process outlives this.
     """
     fork = get_context("fork")
-    threads = max(1, (os.cpu_count() or 1) // len(devices)) if devices[0] == "cpu" else None
+    threads = max(1, available_cores() // len(devices)) if devices[0] == "cpu" else None
     waiting, free = list(tasks), list(devices)
     running: dict[Any, tuple[Task, str, Any]] = {}
     try:

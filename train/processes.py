@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import math
 import os
 import signal
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def available_cores(cgroups: Path = _CGROUPS) -> int:
+    """Cores that this process may keep busy: those it may run on, no more than its container's share of time,
+    rounded up. A container on a large node sees all cores of the node."""
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):  # no quota ("max"), or no such file
+        quota, period = map(float, (cgroups / "cpu.max").read_text().split())
+        return max(1, min(cores, math.ceil(quota / period)))
+    with contextlib.suppress(OSError, ValueError):  # cgroup v1; -1 is no quota
+        quota, period = (
+            float((cgroups / "cpu" / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period")
+        )
+        return max(1, min(cores, math.ceil(quota / period))) if quota > 0 else cores
+    return cores
 
 
 def die_with_parent(parent: int, number: signal.Signals = signal.SIGKILL) -> None:

@@ -20,6 +20,7 @@ from launcher.backends.looks import Looks
 from launcher.backends.lost_nodes import LostNodes, unix_s
 from launcher.backends.pods import PodFact, note, pod_facts
 from launcher.backends.waiting import Object
+from launcher.errors import ClusterError
 from launcher.kube import Kube, KubeError
 from launcher.names import short_key
 from launcher.progress.last_words import last_words
@@ -33,6 +34,9 @@ TELL_AFTER_S = 3.0
 #: What only somebody's action can mend (an image, a Secret) ends the stage after so long.
 MENDABLE_S = 300.0
 
+#: Endings that are this backend's judgement: the object itself would go on.
+_STILL_THERE = ("never-started", "node-lost")
+
 _LOG_TAIL_LINES = 60
 _FOLLOW_POLL_S = 1.0
 
@@ -45,7 +49,6 @@ class _Attempt:
     stop_at: float | None = None
     deleted: bool = False  # by us
     waits_since: dict[str, float] = field(default_factory=dict)  # reason -> first seen
-    lost_node: str = ""
     verdict: Observation | None = None
 
 
@@ -76,6 +79,9 @@ class KubernetesBackend:
     # The four methods of a backend ----------------------------------------------------------------------
 
     def start(self, stage: StagePlan) -> None:
+        if stage.kind in (StageKind.IMAGE, StageKind.DATA):  # made where the sources and the data files lie
+            way_out = f"`slipway stage JOB --cluster {self._plan.cluster}` makes it"
+            raise ClusterError(f"stage {stage.kind}", "its artifact is not in the store", way_out)
         attempt = self._attempts.get(stage.key)
         if attempt is None or attempt.verdict is not None:
             self._attempts[stage.key] = _Attempt()
@@ -208,7 +214,9 @@ class KubernetesBackend:
         if paused:
             return Observation(phase="running", note=paused)
         lost = self._lost_nodes.notice(pods)
-        attempt.lost_node = lost.node or attempt.lost_node
+        if lost.removed and body["kind"] == "Job":
+            end = Ending(None, "node-lost", f"node {lost.node} is not ready")
+            return self._ended(stage, attempt, body, pods, end)
         told = self._lasting(attempt, facts)
         if overdue := self._overdue(attempt, body, pods, told):
             return self._ended(stage, attempt, body, pods, overdue)
@@ -250,14 +258,12 @@ class KubernetesBackend:
             where = evidence.save(self._store, self._kube, self._run_id, stage.kind, body, pods)
             said = last_words(self._store, self._run_id, stage, _made_s(body))
             output = "\n".join(self._tail(stage)) or end.output
-        ended_by = end.ended_by
-        if end.exit_code is None and attempt.lost_node and ended_by in ("", "deleted"):
-            ended_by = "node-lost"
-        cause, advice = (end.cause, end.advice) if ended_by else (said[0] or end.cause, said[1] or end.advice)
+        seen = (end.cause, end.advice)
+        cause, advice = seen if end.ended_by else (said[0] or seen[0], said[1] or seen[1])
         attempt.verdict = Observation(
             phase="ended",
             exit_code=end.exit_code,
-            ended_by=ended_by,
+            ended_by=end.ended_by,
             committed=committed,
             cause=cause,
             advice=advice,
@@ -265,7 +271,7 @@ class KubernetesBackend:
             evidence=where,
         )
         self._judged.add(attempt.uid)
-        if attempt.stop_at is not None or ended_by == "never-started":
+        if attempt.stop_at is not None or end.ended_by in _STILL_THERE:
             self._delete(stage, attempt)
         return attempt.verdict
 

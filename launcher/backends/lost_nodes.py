@@ -1,9 +1,10 @@
 """Pods on nodes that are lost.
 
-Such a pod stays Terminating, or Running, for ever: only its node could confirm its end. KubeRay and the Job
-controller wait for that before they replace it. Once the node has not been ready for a while the pod is
-removed by force; what it may still do, cut off over there, can't commit anything (a checkpoint needs all
-ranks).
+Such a pod stays Terminating, or Running, for ever: only its node could confirm its end. KubeRay waits for
+that before it replaces the pod, and so does the Job controller, which even keeps a pod that was removed by
+force (its finalizer waits for the pod's last phase). Once the node has not been ready for a while a pod of Ray is
+removed by force, and a Job is given up for a new one. What is still done over there, cut off, can't commit a
+checkpoint (that needs all ranks), and any other artifact would be the same.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ LOST_AFTER_S = 20.0
 class Lost:
     note: str = ""
     node: str = ""  # one that is lost
+    removed: bool = False  # pods were, by force
 
 
 class LostNodes:
@@ -37,6 +39,7 @@ class LostNodes:
     def notice(self, pods: Sequence[Object]) -> Lost:
         suspects = [pod for pod in pods if is_suspect(pod)]
         lost: dict[str, list[str]] = {}
+        removed = False
         for pod in suspects:
             node = pod["spec"]["nodeName"]
             lost_s = self._lost_for_s(pod, node)
@@ -47,8 +50,10 @@ class LostNodes:
                 metadata = pod["metadata"]
                 self._kube.delete("Pod", metadata["name"], uid=metadata["uid"], grace_s=0)
                 self._looks.forget("Pod")
+                removed = True
         notes = [f"node {node} is not ready: {_listed(roles)} there is lost" for node, roles in lost.items()]
-        return Lost(f"{'. '.join(notes)}; it is replaced elsewhere" if notes else "", next(iter(lost), ""))
+        told = f"{'. '.join(notes)}; it is replaced elsewhere" if notes else ""
+        return Lost(told, next(iter(lost), ""), removed)
 
     def _lost_for_s(self, pod: Object, node: str) -> float | None:
         """How long the node has been lost; None where it is not."""

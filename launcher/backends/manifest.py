@@ -18,6 +18,7 @@ from launcher.names import short_key
 from launcher.spec.kubernetes import KUEUE_LABEL, KubernetesCluster
 from launcher.spec.nodes import Resources
 from launcher.stages.image import Images
+from launcher.stages.pods import pod_module, runs_in_cluster
 
 PILOT = "pilot"
 #: Id of the drive that made a stage's object.
@@ -136,13 +137,16 @@ def pilot_job(plan: Plan, run_id: str, images: Images) -> Object:
 
 def stage_object(plan: Plan, run_id: str, stage: StagePlan, images: Images, drive: str = "") -> Object:
     """What carries out one stage in the cluster. Raises ValueError for a stage that does not run there."""
-    if stage.kind in (StageKind.IMAGE, StageKind.DATA):
+    if not runs_in_cluster(stage):
         raise ValueError(f"stage {stage.kind} does not run in the cluster")
     profile = KubernetesCluster.model_validate(plan.profile)
     marks = labels(plan, run_id, stage.kind)
+    module = pod_module(stage)
     command = ["python", "-m", "train.pod", str(stage.kind)]
     command += ["--plan", PLAN_FILE, "--run", run_id, "--work", WORK]
-    common = {"image": images.train, "plan": plan_name(run_id), "labels": marks}
+    command += ["--module", module] if module != "train" else []
+    image = images.pilot if module.startswith("launcher.") else images.train
+    common = {"image": image, "plan": plan_name(run_id), "labels": marks}
     if stage.kind == StageKind.TRAIN:
         spec = ray_job_spec(profile, stage.params.world_size, command, common)
         metadata = _metadata(profile, stage_name(stage), marks)
@@ -160,7 +164,8 @@ def stage_object(plan: Plan, run_id: str, stage: StagePlan, images: Images, driv
 def _stage_job_spec(
     profile: KubernetesCluster, stage: StagePlan, command: Sequence[str], common: Mapping[str, Any]
 ) -> Object:
-    resources: Resources = getattr(profile.resources, stage.kind)
+    of_launcher = pod_module(stage).startswith("launcher.")
+    resources: Resources = getattr(profile.resources, "prepare" if of_launcher else stage.kind)
     pod = Pod(
         args=command,
         cpus=resources.cpus,

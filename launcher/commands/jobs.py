@@ -77,17 +77,19 @@ def plan(
     """Show what submitting the job would do, and why.
 
     Starts nothing, needs no network. Each derived value comes with its reason, each stage with its key and
-    whether it is complete already.
+    whether it is complete already, as far as the store can be asked.
 
     Example: slipway plan support-bot.yaml --set training.learning_rate=2e-4
     """
     from launcher.planning.text import render, to_json
+    from launcher.stages.done import ask
 
     made, place = make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
+    answer = ask(made, place.store)
     if as_json:
-        say(to_json(made, _complete(made, place)))
+        say(to_json(made, answer.complete))
     else:
-        say(render(made, _complete(made, place)))
+        say(render(made, answer.complete, unknown=answer.why))
 
 
 def submit(
@@ -147,14 +149,21 @@ def schema(
 
 
 def clusters(as_json: AsJson = False) -> None:
-    """List the cluster profiles that --cluster can name."""
-    from launcher.spec.load import list_clusters
+    """List the cluster profiles that --cluster can name.
 
-    found = list_clusters()
+    With each its backend, where that is (this machine, or context/namespace), and the store of its artifacts.
+    """
+    from launcher.spec.load import summarize_clusters
+
+    found = summarize_clusters()
     if as_json:
-        show_json({name: str(path) for name, path in found.items()})
-    else:
-        say(columns([[name, str(path)] for name, path in found.items()], ["CLUSTER", "FILE"]))
+        show_json({summary.name: summary for summary in found})
+        return
+    rows = [[one.name, one.backend, one.where, one.store, str(one.path)] for one in found if not one.problem]
+    say(columns(rows, ["CLUSTER", "BACKEND", "WHERE", "STORE", "FILE"]))
+    for summary in found:
+        if summary.problem:
+            remark(f"{summary.name} can't be used: {summary.problem}")
 
 
 def make_plan(

@@ -138,7 +138,10 @@ def _image_summary(params: ImageParams) -> str:
 
 
 def _size(files: Sequence[DataFile]) -> str:
-    return bytes_text(sum(file.size_bytes for file in files))
+    """A file that lies elsewhere has no known size yet."""
+    here = [file.size_bytes for file in files if not file.is_remote]
+    elsewhere = [file.path for file in files if file.is_remote]
+    return " and ".join([*([bytes_text(sum(here))] if here else []), *elsewhere])
 
 
 def _model_summary(params: ModelParams, backend: str) -> str:

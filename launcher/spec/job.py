@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from launcher import remote_data
 from launcher.spec.section import Conflict, Section
 from launcher.spec.units import MEMORY_PATTERN, SIZE_PATTERN, to_bytes
 from launcher.spec.words import listed
@@ -159,7 +160,8 @@ class Model(Section):
 
 
 class Data(Section):
-    """Local files, each JSON list, JSON lines, CSV or Parquet. Relative paths start at the job file."""
+    """Files, each JSON list, JSON lines, CSV or Parquet: local ones (relative paths start at the job file),
+    `s3://bucket/key`, or `hub://datasets/ORG/NAME@COMMIT/PATH` of the Hugging Face hub."""
 
     train: FilePath | Annotated[list[FilePath], Field(min_length=1)] = Field(
         description="Training file or files.", examples=["train.jsonl"]
@@ -178,6 +180,9 @@ class Data(Section):
     on_error: Literal["stop", "skip"] = Field(
         "stop", description="A bad record stops the job before training, or is skipped, counted and reported."
     )
+    pins: dict[str, Annotated[str, Field(pattern=DIGEST_PATTERN)]] = Field(
+        {}, description="SHA-256 of each remote file, by its address. `slipway pin JOB` writes them."
+    )
 
     def files(self, split: Split) -> list[str]:
         """The split's files as a list, empty where the job names none."""
@@ -189,8 +194,13 @@ class Data(Section):
             files = self.files(split)
             for index, file in enumerate(files):
                 place = split if isinstance(getattr(self, split), str) else f"{split}.{index}"
-                if "://" in file:
-                    yield Conflict((place,), "only local files can be read", "download it and write its path")
+                if remote_data.is_remote(file) and not remote_data.is_known(file):
+                    yield Conflict(
+                        (place,),
+                        "no address of a data file",
+                        "use s3://bucket/key, hub://datasets/ORG/NAME@<full commit>/PATH, or download it and "
+                        "write its path",
+                    )
                 elif file in files[:index]:
                     yield Conflict((place,), "the same file is named twice", "remove one")
 
@@ -353,7 +363,8 @@ class Compute(Section):
         ge=1,
         le=4096,
         description="Processes that train together, one GPU each where there are any. Left out: as many as "
-        "there are GPUs; without a GPU 2, or 1 on a single core.",
+        "there are GPUs (on a cluster in `nodes.count` nodes, or in one); without a GPU 2, or 1 on a single "
+        "core.",
     )
     accelerator: FilePath | None = Field(
         None, description="GPU type of the catalog, as `H100-80GB`. Left out: what the cluster has."
@@ -466,6 +477,8 @@ class Job(Section):
 def _absolute(path: Any, folder: Path) -> Any:
     if isinstance(path, list):
         return [_absolute(item, folder) for item in path]
+    if remote_data.is_remote(path):
+        return path
     return os.path.abspath(folder / Path(path).expanduser())  # noqa: PTH100 - resolve() would follow symlinks
 
 

@@ -224,7 +224,8 @@ class KubernetesCluster(Section):
     pod_template: dict[str, Any] = Field(
         {},
         description="Patch of every pod template (`metadata`, `spec`), for what is not foreseen here: "
-        "mappings are merged, lists of named items by their names, all else is replaced.",
+        "mappings are merged, lists of named items by their names (the container's is `slipway`), all else "
+        "is replaced.",
     )
 
     def conflicts(self) -> Iterator[Conflict]:

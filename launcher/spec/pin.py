@@ -1,10 +1,11 @@
-"""`slipway pin JOB`: write the full revision or digest of the job's remote model into the job file.
+"""`slipway pin JOB`: write the revision or digest of the job's remote model and data into the job file.
 
 The text is edited in place, so that comments and layout stay as they are, byte for byte."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import stat
@@ -14,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher import remote_data
 from launcher.errors import Problem, UserError
-from launcher.spec.job import HUB_ID_PATTERN, REVISION_PATTERN
+from launcher.spec.job import HUB_ID_PATTERN, REVISION_PATTERN, SPLITS
 from launcher.spec.revisions import NotFoundError, artifact_digest, huggingface_commit, modelscope_commit
 from launcher.spec.words import shown
-from launcher.spec.yaml import Document, Position, parse_mapping, read_text
+from launcher.spec.yaml import Document, FieldPath, Position, parse_mapping, read_text
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ def pin_job(path: str | Path) -> list[Change]:
     A branch or tag in `model.revision` is resolved to its commit; a full commit is left alone. The digest of
     an artifact in a store is always looked up again. Raises UserError, ClusterError (the network)."""
     path = Path(path)
+    return [*_pin_model(path), *_pin_data(path)]
+
+
+def _pin_model(path: Path) -> list[Change]:
     text = read_text(path)
     document = parse_mapping(text, str(path))
     model = document.value.get("model")
@@ -58,8 +64,36 @@ def pin_job(path: str | Path) -> list[Change]:
         raise UserError(Problem(where=where, what=what, why=error.why, way_out=error.way_out)) from None
     if after == before:
         return []
-    _replace(path, _edited(text, document, path, source, field, after))
+    written = f'"{after}"' if after.isdigit() else after
+    _replace(path, _edited(text, document, path, ("model", source), field, after, written))
     return [Change(f"model.{field}", None if before is None else str(before), after)]
+
+
+def _pin_data(path: Path) -> list[Change]:
+    """The digests of remote files that have none; a pin that is there stays, one of no file goes."""
+    text = read_text(path)
+    document = parse_mapping(text, str(path))
+    data = document.value.get("data")
+    if not isinstance(data, dict):
+        return []
+    given = data.get("pins")
+    before: dict[str, str] = given if isinstance(given, dict) else {}
+    pins: dict[str, str] = {}
+    for split in SPLITS:
+        files = data.get(split)
+        for file in files if isinstance(files, list) else [files]:
+            if isinstance(file, str) and remote_data.is_known(file):
+                pins[file] = before.get(file) or remote_data.digest(file)
+    if pins == before:
+        return []
+    anchor = next((split for split in SPLITS if split in data), "pins")
+    written = json.dumps(pins)  # a flow mapping of YAML, whatever the addresses hold
+    _replace(path, _edited(text, document, path, ("data", anchor), "pins", pins, written))
+    return [
+        Change(f"data.pins[{file}]", before.get(file), pins.get(file, "(removed)"))
+        for file in {**before, **pins}
+        if before.get(file) != pins.get(file)
+    ]
 
 
 def _commit(model: dict[str, Any]) -> str:
@@ -88,38 +122,55 @@ def _address(store: Any, job: Path) -> str:
     return store if "://" in store else str(Path(os.path.abspath(job)).parent / Path(store).expanduser())  # noqa: PTH100
 
 
-def _edited(text: str, document: Document, path: Path, source: str, field: str, value: str) -> str:
-    """The text with `model.FIELD` set to `value`: in its place, or behind `model.SOURCE`."""
-    written = f'"{value}"' if value.isdigit() else value
-    if ("model", field) in document.spans:
-        start, end = document.spans["model", field]
+def _edited(
+    text: str,
+    document: Document,
+    path: Path,
+    anchor: tuple[str, str],
+    field: str,
+    value: str | dict[str, str],
+    written: str,
+) -> str:
+    """The text with `field` set to `value`, as `written`, in the section of `anchor`: in its place, or behind
+    the anchor."""
+    section = anchor[0]
+    if (section, field) in document.keys:
+        start, end = _span(text, document, (section, field))
         if start == end:  # `revision:` without a value, perhaps with a comment
-            start = end = text.index(":", _offset(text, document.keys["model", field])) + 1
+            start = end = text.index(":", _offset(text, document.keys[section, field])) + 1
             written = f" {written}"
         result = f"{text[:start]}{written}{text[end:]}"
     else:
-        _, end = document.spans["model", source]
-        if text[_offset(text, document.values["model",])] == "{":
+        _, end = _span(text, document, anchor)
+        if text[_offset(text, document.values[section,])] == "{":
             result = f"{text[:end]}, {field}: {written}{text[end:]}"
         else:
             newline = "\r\n" if "\r\n" in text else "\n"
-            indent = " " * (document.keys["model", source].column - 1)
+            indent = " " * (document.keys[anchor].column - 1)
             line_end = end + len(re.match(r"[^\r\n]*", text[end:])[0])  # type: ignore[index]
             result = f"{text[:line_end]}{newline}{indent}{field}: {written}{text[line_end:]}"
     expected = deepcopy(document.value)
-    expected["model"][field] = value
+    expected[section][field] = value
     with contextlib.suppress(UserError):
         if parse_mapping(result, str(path)).value == expected:
             return result
-    place = document.keys["model", source]
+    place = document.keys[anchor]
     raise UserError(
         Problem(
             where=f"{path}:{place.line}:{place.column}",
-            what=f"model.{field}",
+            what=f"{section}.{field}",
             why="can't be written into this layout",
-            way_out=f"write `{field}: {written.strip()}` under model",
+            way_out=f"write `{field}: {written.strip()}` under {section}",
         )
     )
+
+
+def _span(text: str, document: Document, path: FieldPath) -> tuple[int, int]:
+    """Offsets of a value's first character and behind its last; of a block, behind its last scalar."""
+    if path in document.spans:
+        return document.spans[path]
+    inside = [end for other, (_, end) in document.spans.items() if other[: len(path)] == path]
+    return _offset(text, document.values[path]), max(inside)
 
 
 def _offset(text: str, position: Position) -> int:

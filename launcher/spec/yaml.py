@@ -41,7 +41,8 @@ class Position(NamedTuple):
 class Document:
     """`value` is made of dict (text keys), list, str, int, float, bool and None. `keys` and `values` give the
     positions by path from the root; items of lists have no key, the root's path is `()`. `spans` are the
-    scalars' places in the text, for edits: offsets of the first character and behind the last."""
+    places of scalars and of `{…}` and `[…]` in the text, for edits: offsets of the first character and behind
+    the last."""
 
     value: Any
     keys: dict[FieldPath, Position] = field(default_factory=dict)
@@ -125,10 +126,12 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U000100
 
 @dataclass
 class _Open:
-    """A collection whose end has not come yet. `key` is set between a mapping's key and its value."""
+    """A collection whose end has not come yet. `key` is set between a mapping's key and its value; `start` is
+    the offset of its bracket, if it has one."""
 
     collection: dict[str, Any] | list[Any]
     path: FieldPath
+    start: int | None
     key: str | None = None
 
 
@@ -157,9 +160,11 @@ class _Composer:
             if isinstance(event, events.ScalarEvent):
                 self._scalar(event)
             else:
-                self._start_collection({} if isinstance(event, events.MappingStartEvent) else [])
+                self._start_collection(event)
         elif isinstance(event, events.CollectionEndEvent):
-            self._open.pop()
+            ended = self._open.pop()
+            if ended.start is not None:
+                self.spans[ended.path] = (ended.start, event.end_mark.index)
 
     def _start_document(self, event: Any) -> None:
         self._documents += 1
@@ -213,7 +218,8 @@ class _Composer:
         except UnicodeDecodeError:
             raise self._refuse("half a surrogate pair", "this escape is no character") from None
 
-    def _start_collection(self, collection: dict[str, Any] | list[Any]) -> None:
+    def _start_collection(self, event: Any) -> None:
+        collection: dict[str, Any] | list[Any] = {} if isinstance(event, events.MappingStartEvent) else []
         if len(self._open) == MAX_DEPTH:
             raise self._refuse("nested too deeply", f"more than {MAX_DEPTH} levels")
         parent = self._open[-1] if self._open else None
@@ -222,7 +228,7 @@ class _Composer:
                 "a mapping or list as key", "a key must be text", "quote text that has braces in it"
             )
         path = self._attach(collection)
-        self._open.append(_Open(collection, path))
+        self._open.append(_Open(collection, path, event.start_mark.index if event.flow_style else None))
 
     def _key(self, key: str) -> None:
         parent = self._open[-1]

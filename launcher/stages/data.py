@@ -14,6 +14,7 @@ from typing import Any, cast
 from artifacts.contract import DataFile, DataParams, Derived, RecordFormat, StageKind, StagePlan
 from launcher.digests import Digests
 from launcher.errors import Problem
+from launcher.remote_data import is_remote
 from launcher.spec.files import Fault, file_fault
 from launcher.spec.job import SPLITS, Job
 from launcher.spec.load import Loaded
@@ -59,7 +60,7 @@ def find(job: Loaded[Job], digests: Digests, code: CodeDigest, check_head: Check
         files = data.files(split)
         for index, name in enumerate(files):
             place = f"data.{split}" if isinstance(getattr(data, split), str) else f"data.{split}[{index}]"
-            file = look.at(place, Path(name), found)
+            file = look.remote(place, name, found) if is_remote(name) else look.at(place, Path(name), found)
             if file is not None:
                 found.splits.setdefault(split, []).append(file)
     return found
@@ -96,6 +97,24 @@ class _Looking:
         found.derived.append(Derived(field=f"{place}.format", value=head.format, reason=_said(path, head)))
         format = cast(RecordFormat, head.format)
         return DataFile(path=str(path), size_bytes=size_bytes, sha256=sha256, format=format)
+
+    def remote(self, place: str, address: str, found: Found) -> DataFile | None:
+        """The same of a file that lies elsewhere: what is in it shows once it is fetched."""
+        data = self.job.value.data
+        sha256 = data.pins.get(address)
+        if sha256 is None:
+            problem = Problem(
+                where=self.job.where(place),
+                what=f"{place}: {address}",
+                why="it is not pinned: without its digest in data.pins the same job could mean other records "
+                "tomorrow",
+                way_out=f"slipway pin {self.job.path}",
+            )
+            found.problems.append(problem)
+            return None
+        reason = f"{address}, fetched by the data stage"
+        found.derived.append(Derived(field=f"{place}.format", value=data.format, reason=reason))
+        return DataFile(path=address, size_bytes=0, sha256=sha256, format=data.format)
 
     def _head(self, path: Path) -> dict[str, Any]:
         return dataclasses.asdict(self.check_head(path, self.job.value.data.format))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from artifacts.contract import Plan, StageKind, StagePlan
 from artifacts.manifest import Manifest, read_marker
-from artifacts.store import Store, file_uri_path
+from artifacts.store import Store, StoreError, file_uri_path
 from launcher.errors import SlipwayError
 
 #: Patience with a remote store for a plan, which is shown without it too.
@@ -49,7 +49,11 @@ def ask(plan: Plan, store: Store, timeout_s: float = ASK_TIMEOUT_S) -> Answer:
         except queue.Empty:
             return Answer(None, f"the store gave no answer in {timeout_s:g} s")
         if isinstance(found, BaseException):
-            said = str(found) if isinstance(found, SlipwayError) else f"{type(found).__name__}: {found}"
+            said = (
+                str(found)
+                if isinstance(found, SlipwayError | StoreError)
+                else f"{type(found).__name__}: {found}"
+            )
             return Answer(None, said)
         if found:
             done.add(kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -118,6 +119,14 @@ def test_an_object_that_grows_is_not_mixed_with_its_past(service: Stubber) -> No
         S3Store("bucket").open_read("a")
 
 
+def test_a_service_that_sends_less_than_it_says_is_not_asked_for_ever(service: Stubber) -> None:
+    for content in (b"", b"", b"x" * 40, b"", b"", b""):  # three attempts each time that something came
+        answer = {"Body": io.BytesIO(content), "ContentRange": "bytes 0-99/100", "ETag": "tag"}
+        service.add_response("get_object", answer)
+    with pytest.raises(StoreError, match="less of it than it says"):
+        S3Store("bucket").open_read("a")
+
+
 def test_only_old_uploads_are_unfinished(service: Stubber) -> None:
     import datetime
 
@@ -189,6 +198,13 @@ def test_failures_in_words(error: Exception, why: str) -> None:
     with pytest.raises(StoreError) as caught, translated("store"):
         raise error
     assert caught.value.why.startswith(why)
+
+
+def test_settings_hold_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = s3_client.settings()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
+    after = s3_client.settings()
+    assert before != after == s3_client.settings() and "hush-hush" not in str(after)
 
 
 def test_settings_that_are_no_numbers_are_named() -> None:

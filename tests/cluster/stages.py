@@ -122,10 +122,9 @@ def make_plan(profile: dict[str, Any], kind: StageKind, does: str, key: str = ""
     if kind == StageKind.TRAIN:
         params = plan_parts.train_params(world_size=2)
     environment = {**profile.get("environment", {}), f"STAND_IN_{kind.upper()}": does}
-    worker = {"head": {"cpus": 0.5, "memory": "1500Mi"}, "worker": {"cpus": 0.5, "memory": "1Gi"}}
-    resources = {"prepare": _SMALL, **worker, **profile.get("test_resources", {})}
+    trains = {"head": {"cpus": 1, "memory": "1500Mi"}, "worker": {"cpus": 0.5, "memory": "1Gi"}}
+    resources = {"prepare": _SMALL, **trains}
     profile = {**profile, "environment": environment, "resources": resources}
-    profile.pop("test_resources", None)
     return Plan(
         name="bot",
         cluster="test",

@@ -122,7 +122,7 @@ def test_fsdp_by_render_and_kubectl_alone(images: Place, tmp_path: Path) -> None
 
 
 def test_zero3_with_offload_outlives_the_laptop(images: Place, tmp_path: Path) -> None:
-    """The submitting process is killed once the pilot is there; two more submits at once attach to one run."""
+    """Two submits at once make one run; both are killed once the pilot is there, and the run goes on."""
     strategy = {"type": "zero3", "offload": "params"}
     job = write_job(tmp_path, "laptop-gone", strategy=strategy, method={"type": "full"})
     command = [sys.executable, "-m", "launcher.cli", "submit", str(job)]

@@ -71,9 +71,7 @@ def test_another_model_than_the_pinned_one_is_the_users_error(elsewhere, tmp_pat
 def test_a_rehearsal_fetches_no_weights_from_another_store(elsewhere, tmp_path):
     other, params = elsewhere
     params = dataclasses.replace(params, source="twin", twin_of="store")
-    context = stage_context(
-        RemoteStore(tmp_path / "store"), StageKind.MODEL, tmp_path / "work", model=params
-    )
+    context = stage_context(RemoteStore(tmp_path / "store"), StageKind.MODEL, tmp_path / "work", model=params)
     folder = train.model._original(context, params)
     assert [path.name for path in folder.iterdir()] == ["config.json"]
     assert other.reads() == ["config.json"]

@@ -18,7 +18,7 @@ from tests import plan_parts
 
 ROOT = Path(__file__).parents[2]
 RUN = "bot-1"
-SECRET = "correct-horse-battery"  # noqa: S105
+SECRET = "correct-horse-battery"
 
 #: Stands in for `train/__main__.py`: `python -m train` finds this package first.
 STAGE = """

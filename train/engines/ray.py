@@ -26,6 +26,7 @@ from train.attempts import read_endings, stop_attempt_key
 from train.engines.base import RankJob
 from train.engines.machines import Demand, Machine, machines_of
 from train.engines.supervise import supervise
+from train.processes import available_cores
 from train.stage import Drained, StageContext, StageError
 
 HEARTBEAT_STEPS = 100
@@ -79,7 +80,7 @@ def _connected(world_size: int) -> Iterator[None]:
         ray.init(log_to_driver=False)  # the ranks' output is in logs of their own
     else:
         ray.init(
-            num_cpus=max(world_size, len(os.sched_getaffinity(0))),
+            num_cpus=max(world_size, available_cores()),
             object_store_memory=_OBJECT_STORE_BYTES,
             include_dashboard=False,
             logging_level="warning",

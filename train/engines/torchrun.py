@@ -16,7 +16,7 @@ from types import FrameType
 
 from train.engines.base import RankJob
 from train.engines.supervise import supervise
-from train.processes import die_with_parent
+from train.processes import available_cores, die_with_parent
 from train.stage import StageContext
 
 MONITOR_EVERY_S = 0.05
@@ -61,7 +61,7 @@ def _launch(job: RankJob, world_size: int, stop: StopFlag) -> str | None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // world_size))
+    os.environ["OMP_NUM_THREADS"] = str(max(1, available_cores() // world_size))
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # forked ranks can't use a CUDA context made here
     logs = Path(job.work, "ranks")
     logs.mkdir(parents=True, exist_ok=True)

@@ -5,10 +5,13 @@ Runs in the launcher's process: pure Python, memory bounded by the longest recor
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from artifacts.contract import DataFile, DataParams, StagePlan, canonical_json
@@ -26,6 +29,7 @@ from artifacts.records import (
     SplitReport,
 )
 from artifacts.store import Store
+from launcher import remote_data
 from launcher.errors import Problem, UserError
 from launcher.stages.data_run.fingerprints import FingerprintBag, fingerprints
 from launcher.stages.data_run.shards import ShardWriter
@@ -89,11 +93,34 @@ class _Split:
 
     def stage(self, file: DataFile, shards: ShardWriter) -> None:
         """Read one file to its end (or the split's limit), into the shards."""
+        with self._here(file) as local:
+            self._stage(file, local, shards)
+
+    @contextlib.contextmanager
+    def _here(self, file: DataFile) -> Iterator[DataFile]:
+        """The file on this machine: fetched, checked against its pin, and removed afterwards. Raises
+        UserError, and what `launcher.remote_data.fetch` raises."""
+        if not file.is_remote:
+            yield file
+            return
+        self._progress.fetching(file)
+        with tempfile.TemporaryDirectory(prefix="slipway-data-") as folder:
+            path = remote_data.fetch(file.path, Path(folder))
+            size_bytes, sha256 = hash_file(path)
+            if sha256 != file.sha256:
+                why = "its content is not the pinned one"
+                way_out = "`slipway pin JOB`, if the new content is what you mean"
+                raise UserError(Problem(where="", what=file.path, why=why, way_out=way_out))
+            self._progress.fetched(size_bytes)
+            yield dataclasses.replace(file, path=str(path), size_bytes=size_bytes)
+
+    def _stage(self, file: DataFile, local: DataFile, shards: ShardWriter) -> None:
+        """`file` as the job names it, `local` as it lies here."""
         digest = hashlib.sha256()
         records_before, bad_before = self._records, self._bad_records
         try:
-            records = self._open(file, digest)
-            at_end = self._copy(records, shards)
+            records = self._open(local, digest)
+            at_end = self._copy(records, shards, file.path)
         except DataFileError as error:
             raise UserError(Problem(where="", what=file.path, why=error.why, way_out=error.way_out)) from None
         if at_end and records.file_type is not FileType.PARQUET and digest.hexdigest() != file.sha256:
@@ -107,7 +134,7 @@ class _Split:
                 ignored_columns=sorted(records.ignored_columns),
             )
         )
-        self._progress.file_done(file)
+        self._progress.file_done(local)
 
     def require_usable(self) -> None:
         """Raises UserError for bad records under `on_error: stop`, and where no good one is left."""
@@ -144,14 +171,14 @@ class _Split:
             raise _changed(file)
         return records
 
-    def _copy(self, records: RecordFile, shards: ShardWriter) -> bool:
+    def _copy(self, records: RecordFile, shards: ShardWriter, name: str) -> bool:
         """Whether the file's end was reached; not where the split's limit was first."""
         stop, limit = self._params.on_error == "stop", self._params.limit_records
         for item in records:
             if limit is not None and self._records >= limit:
                 return False
             if isinstance(item, BadRecord):
-                self._refuse(item, stop)
+                self._refuse(dataclasses.replace(item, file=name), stop)
                 continue
             if not (stop and self._bad):  # a stage that fails anyway only goes on looking
                 shards.write(item.line)
@@ -207,6 +234,12 @@ class _Progress:
             self._said_at = now
             done = self._finished_bytes + records.bytes_read
             self._events.progress(done, self._total_bytes, "bytes", records=count)
+
+    def fetching(self, file: DataFile) -> None:
+        self._events.say("note", text=f"fetching {file.path}")
+
+    def fetched(self, size_bytes: int) -> None:
+        self._total_bytes += size_bytes
 
     def file_done(self, file: DataFile) -> None:
         self._finished_bytes += file.size_bytes

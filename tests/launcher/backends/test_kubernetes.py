@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from artifacts.contract import Plan, PrepareParams, StageKind
+from artifacts.contract import DataParams, Plan, PrepareParams, StageKind
 from artifacts.events import Events
 from artifacts.local import LocalStore
 from artifacts.manifest import ArtifactWriter
 from launcher.backends import manifest
 from launcher.backends.kubernetes import MENDABLE_S, TELL_AFTER_S, KubernetesBackend
 from launcher.backends.waiting import Object
+from launcher.errors import ClusterError
 from launcher.kube import KubeError
 from launcher.stages.image import Images
 from launcher.status import Done, Fail, Retry, decide
@@ -68,7 +69,7 @@ class ApiServer:
             return copy.deepcopy(self.events)
         return [copy.deepcopy(body) for (its, _), body in self.objects.items() if its == kind]
 
-    def delete(self, kind: str, name: str, *, uid: str | None = None) -> bool:
+    def delete(self, kind: str, name: str, *, uid: str | None = None, grace_s: int | None = None) -> bool:
         there = self.objects.get((kind, name))
         if there is None or uid not in (None, there["metadata"]["uid"]):
             return False
@@ -144,6 +145,13 @@ def test_a_stage_from_start_to_done(yard: Yard) -> None:
     yard.becomes("complete")
     assert decide(yard.backend.observe(yard.stage)) == Done()
     assert list(yard.store.list("runs")) == []  # nothing to explain
+
+
+def test_what_only_a_laptop_can_make_is_asked_for(tmp_path: Path) -> None:
+    yard = Yard(tmp_path)
+    data = plan_parts.stage(StageKind.DATA, DataParams(splits={}))
+    with pytest.raises(ClusterError, match="slipway stage JOB --cluster test"):
+        yard.backend.start(data)
 
 
 def test_many_looks_are_few_requests(yard: Yard) -> None:
@@ -249,6 +257,23 @@ def test_waiting_for_nodes_has_its_limit_too(yard: Yard) -> None:
     assert isinstance(decision, Fail)
     assert "it waited for 86400 s (limits.pending_s): no node has 9 free GPUs" in decision.reason
     assert yard.kube.objects == {}
+
+
+def test_a_job_on_a_lost_node_is_given_up_for_a_new_one(yard: Yard) -> None:
+    yard.backend.start(yard.stage)
+    yard.becomes("deadline-stopping")
+    yard.object["status"] = {"active": 1}
+    since = {"type": "Ready", "status": "Unknown", "lastTransitionTime": "2026-11-21T12:50:00Z"}
+    node = yard.kube.pods[0]["spec"]["nodeName"]
+    yard.kube.objects["Node", node] = {"metadata": {}, "status": {"conditions": [since]}}
+    yard.now_s += 600
+    observation = yard.backend.observe(yard.stage)
+    retry = decide(observation)
+    assert isinstance(retry, Retry) and retry.failure == "node-lost"
+    assert f"node {node} is not ready" in retry.reason and observation.evidence
+    assert (yard.kind, yard.name) not in yard.kube.objects
+    yard.backend.start(yard.stage)
+    assert yard.object["metadata"]["uid"] == "uid-2"
 
 
 def test_an_ending_brings_the_stages_own_words_its_log_and_evidence(yard: Yard) -> None:

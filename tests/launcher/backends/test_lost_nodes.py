@@ -69,7 +69,7 @@ def test_a_lost_node_is_told_at_once_and_its_pods_are_removed_after_a_while() ->
     told = "node lost is not ready: a worker there is lost; it is replaced elsewhere"
     assert watch(kube, NOW_S - 1).notice(pods) == Lost(told, node)
     assert kube.deleted == []
-    watch(kube, NOW_S - 20 + LOST_AFTER_S).notice(pods)
+    assert watch(kube, NOW_S - 20 + LOST_AFTER_S).notice(pods) == Lost(told, node, removed=True)
     metadata = pods[-1]["metadata"]
     assert kube.deleted == [(metadata["name"], metadata["uid"], 0)]
 

@@ -139,7 +139,7 @@ def test_byte_order_mark_and_symlink_stay(tmp_path: Path) -> None:
         ("{hub: 'https://huggingface.co/x/y'}", "is no repository id; write it as"),
         ("{hub: Qwen/Qwen3-8B, revision: 7}", "is not text; put it in quotes"),
         ("{store: nowhere}", "there is no complete artifact"),
-        ("{store: 's3://bucket/models/x'}", "no store for 's3://' here"),
+        ("{store: 'gs://bucket/models/x'}", "no store for 'gs://' here"),
     ],
 )
 def test_the_users_mistakes(model: str, message: str, tmp_path: Path) -> None:
@@ -196,3 +196,45 @@ def test_odd_layouts_are_written_right_or_refused(model: str, tmp_path: Path) ->
         assert path.read_bytes() == before
     else:
         assert load_job(path).value.model.revision == COMMIT
+
+
+FILES = {"s3://bucket/data/a.jsonl": "1" * 64, "s3://bucket/data/b.jsonl": "2" * 64}
+
+
+@pytest.mark.parametrize(
+    ("data", "pinned"),
+    [
+        (
+            "\n  train: s3://bucket/data/a.jsonl  # tickets\n  format: auto",
+            '\n  train: s3://bucket/data/a.jsonl  # tickets\n  pins: {"s3://bucket/data/a.jsonl": "A"}\n'
+            "  format: auto",
+        ),
+        (
+            "\n  train:\n    - local.jsonl\n    - s3://bucket/data/b.jsonl\n  eval: s3://bucket/data/a.jsonl",
+            "\n  train:\n    - local.jsonl\n    - s3://bucket/data/b.jsonl\n"
+            '  pins: {"s3://bucket/data/b.jsonl": "B", "s3://bucket/data/a.jsonl": "A"}\n'
+            "  eval: s3://bucket/data/a.jsonl",
+        ),
+        (
+            "\n  pins:\n    gone: x  # before\n  train: [s3://bucket/data/a.jsonl]",
+            '\n  pins:\n    {"s3://bucket/data/a.jsonl": "A"}  # before\n  train: [s3://bucket/data/a.jsonl]',
+        ),
+        (
+            " {train: 's3://bucket/data/a.jsonl', pins: {gone: x}}",
+            ' {train: \'s3://bucket/data/a.jsonl\', pins: {"s3://bucket/data/a.jsonl": "A"}}',
+        ),
+    ],
+)
+def test_digests_of_remote_data_are_written(
+    data: str, pinned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.remote_data.digest", FILES.__getitem__)
+    path = tmp_path / "job.yaml"
+    path.write_text(f"name: bot\nmodel: {{twin: {{}}}}\ndata:{data}\n# the end\n")
+    expected = pinned.replace('"A"', f'"{"1" * 64}"').replace('"B"', f'"{"2" * 64}"')
+    changes = pin_job(path)
+    assert path.read_text() == f"name: bot\nmodel: {{twin: {{}}}}\ndata:{expected}\n# the end\n"
+    assert {change.after for change in changes} - {"(removed)"} <= set(FILES.values())
+    assert set(load_job(path).value.data.pins) <= set(FILES)
+    monkeypatch.setattr("launcher.remote_data.digest", None)  # a pin stays, unread
+    assert pin_job(path) == []

@@ -74,11 +74,11 @@ def test_positions_of_keys_and_values() -> None:
     assert document.values[()] == Position(2, 1)
 
 
-def test_spans_are_the_written_scalars() -> None:
+def test_spans_are_the_written_scalars_and_flow_collections() -> None:
     text = "a: one two  # c\nb: 'three'\nc: [4, é]\n"
     document = parse(text, "f")
     written = {path: text[start:end] for path, (start, end) in document.spans.items()}
-    assert written == {("a",): "one two", ("b",): "'three'", ("c", 0): "4", ("c", 1): "é"}
+    assert written == {("a",): "one two", ("b",): "'three'", ("c",): "[4, é]", ("c", 0): "4", ("c", 1): "é"}
 
 
 def test_so_many_repeated_keys_are_enough() -> None:
