@@ -14,7 +14,7 @@ environment := $(if $(filter local,$(CLUSTER)),$(ready)-train,$(ready)-launcher)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run test test-gpu test-cluster check format lock docs clean \
-        images submit stage render plan init pin status logs dashboard resume cancel runs gc fetch verify report data schema clusters
+        images submit stage render plan init pin status logs dashboard resume cancel runs gc fetch verify report data schema clusters doctor
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ data: $(environment) ## say what is in the data file FILE, and what is wrong wit
 	@$(slipway) data check $(FILE) $(ARGS)
 
 schema: ## print the JSON Schema of job files (ARGS=cluster: of profiles)
+doctor: $(environment) ## say whether CLUSTER is ready for jobs, and what to mend
+	@$(slipway) doctor --cluster $(CLUSTER) $(ARGS)
+
 clusters: ## list the cluster profiles
 schema clusters: $(ready)-launcher
 	@$(slipway) $@ $(ARGS)

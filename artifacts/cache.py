@@ -3,6 +3,8 @@
 In the folder `$SLIPWAY_CACHE` lie `entries/<digest>/` (an artifact's files) beside `entries/<digest>.json`
 (written last: without it there is no entry), `partial/<digest>/` (files of a fetch that is going on, or was
 killed) and `locks/<digest>`. The digest is that of the files' contents, whatever the store and key.
+Nothing waits for the disk, so a machine that went down may have lost what was written last: an entry is taken
+for whole only since the start of the machine in which it was checked, and is read through once after another.
 
 Who fetches or removes an entry holds its lock alone; who reads it shares the lock until the process ends. The
 kernel releases the locks of the dead, on any file system of one machine.
@@ -13,30 +15,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from artifacts.contract import canonical_json
-from artifacts.download import InputError, Progress, download
-from artifacts.manifest import Manifest, file_source
+from artifacts.cache_files import CacheError, acquire, boot_id, bytes_below, read_facts, write_facts
+from artifacts.download import Progress, download
+from artifacts.manifest import Manifest, file_source, hash_file
 from artifacts.store import Store
 
 #: Left free on the disk, for what the same file system holds beside the cache.
 SPARE_BYTES = 64 * 1024 * 1024
-_POLL_S = 0.1
+_BOOTS_KEPT = 64
 
 #: Locks of the entries that this process (or the one it was forked from) reads, until it ends.
 _used: dict[Path, int] = {}
-
-
-class CacheError(InputError):
-    """The cache has no room, or can't be used."""
 
 
 @dataclass(frozen=True, order=True)
@@ -83,20 +78,21 @@ class NodeCache:
 
         def meanwhile() -> None:
             if progress is not None:
-                progress(_size_bytes(self._partial(digest)), total_bytes)
+                progress(bytes_below(self._partial(digest)), total_bytes)
 
         while folder not in _used:
             with contextlib.ExitStack() as on_failure:
                 lock = self._open_lock(digest)
                 on_failure.callback(os.close, lock)
-                _acquire(lock, fcntl.LOCK_SH, meanwhile)
+                acquire(lock, fcntl.LOCK_SH, meanwhile)
                 if self._is_whole(digest, manifest):
                     os.utime(self._marker(digest))
                     on_failure.pop_all()
                     _used[folder] = lock
                     break
-                _acquire(lock, fcntl.LOCK_EX, meanwhile)
-                if not self._is_whole(digest, manifest):
+                fcntl.flock(lock, fcntl.LOCK_UN)  # others may want it alone, too
+                acquire(lock, fcntl.LOCK_EX, meanwhile)
+                if not self._is_whole(digest, manifest) and not self._read_through(digest, manifest):
                     self._fetch(store, prefix, manifest, once, progress)
         return folder
 
@@ -111,11 +107,14 @@ class NodeCache:
         source, before = file_source(store, prefix, manifest)
         try:
             self._remove_entry(digest)
+            if read_facts(self._announcement(digest))["boots"] != [boot_id()]:
+                self._forget_fetch(digest)
             self._make_room(digest, manifest.size_bytes, what)
             download(source, before, manifest.files, partial, progress)
             partial.replace(folder)
-            facts = {"size_bytes": manifest.size_bytes, "once": once, "prefix": prefix}
-            _write(self._marker(digest), canonical_json(facts))
+            boots = [boot_id()]
+            facts = {"size_bytes": manifest.size_bytes, "once": once, "prefix": prefix, "boots": boots}
+            write_facts(self._marker(digest), facts)
             self._announcement(digest).unlink()
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -127,10 +126,10 @@ class NodeCache:
         """Announce a fetch of this size; evict until it fits beside the fetches that others announced."""
         lock = self._open_lock("room")
         try:
-            _acquire(lock, fcntl.LOCK_EX)
+            acquire(lock, fcntl.LOCK_EX)
             partial = self._partial(digest)
             partial.mkdir(parents=True, exist_ok=True)
-            _write(self._announcement(digest), canonical_json({"size_bytes": size_bytes}))
+            write_facts(self._announcement(digest), {"size_bytes": size_bytes, "boots": [boot_id()]})
             evictable = iter(sorted(self._evictable(digest)))
             while (missing_bytes := self._missing_bytes()) > 0:
                 candidate = next(evictable, None)
@@ -143,17 +142,17 @@ class NodeCache:
 
     def _missing_bytes(self) -> int:
         """What has to go before all announced fetches fit; not positive when they do."""
-        announced = {path.stem: _facts(path)["size_bytes"] for path in self.root.glob("partial/*.json")}
-        coming = sum(max(0, size - _size_bytes(self._partial(digest))) for digest, size in announced.items())
+        announced = {path.stem: read_facts(path)["size_bytes"] for path in self.root.glob("partial/*.json")}
+        coming = sum(max(0, size - bytes_below(self._partial(digest))) for digest, size in announced.items())
         missing: int = coming + SPARE_BYTES - shutil.disk_usage(self.root).free
         if self.limit_bytes is not None:
-            kept = sum(_facts(path)["size_bytes"] for path in self.root.glob("entries/*.json"))
+            kept = sum(read_facts(path)["size_bytes"] for path in self.root.glob("entries/*.json"))
             missing = max(missing, kept + sum(announced.values()) - self.limit_bytes)
         return missing
 
     def _evictable(self, but: str) -> Iterator[Evictable]:
         for path in self.root.glob("entries/*.json"):
-            facts = _facts(path)
+            facts = read_facts(path)
             rank = 1 if facts["once"] else 2
             yield Evictable(rank, path.stat().st_mtime, path.stem, facts["size_bytes"])
         for path in self.root.glob("partial/*.json"):
@@ -185,15 +184,29 @@ class NodeCache:
         """Its bytes were checked when they came; here only that nobody took files away."""
         folder = self._entry(digest)
         try:
-            return self._marker(digest).exists() and all(
+            return boot_id() in read_facts(self._marker(digest))["boots"] and all(
                 (folder / entry.path).stat().st_size == entry.size_bytes for entry in manifest.files
             )
         except OSError:
             return False
 
+    def _read_through(self, digest: str, manifest: Manifest) -> bool:
+        """Check every byte of an entry of before, under its lock, held alone. False where it is not whole."""
+        folder, facts = self._entry(digest), read_facts(self._marker(digest))
+        try:
+            if not facts["boots"] or any(
+                hash_file(folder / entry.path)[1] != entry.sha256 for entry in manifest.files
+            ):
+                return False
+        except OSError:
+            return False
+        # Nodes that share the folder have a start each.
+        write_facts(self._marker(digest), {**facts, "boots": [*facts["boots"], boot_id()][-_BOOTS_KEPT:]})
+        return True
+
     def _full(self, what: str) -> CacheError:
         entries = list(self.root.glob("entries/*.json"))
-        kept = _gigabytes(sum(_facts(path)["size_bytes"] for path in entries))
+        kept = _gigabytes(sum(read_facts(path)["size_bytes"] for path in entries))
         limit = "" if self.limit_bytes is None else f" of {_gigabytes(self.limit_bytes)}"
         return CacheError(
             f"no space left in the node cache {self.root}{limit} for {what}: {len(entries)} entries in use "
@@ -224,54 +237,6 @@ class NodeCache:
                 f"the node cache {self.root} can't be used: {error.strerror}",
                 "SLIPWAY_CACHE names a folder that this user may write",
             ) from error
-
-
-def _acquire(lock: int, operation: int, meanwhile: Callable[[], None] = lambda: None) -> None:
-    """Wait for the lock; `meanwhile` is called again and again."""
-    while True:
-        try:
-            fcntl.flock(lock, operation | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            meanwhile()
-            time.sleep(_POLL_S)
-        except OSError as error:
-            raise CacheError(
-                f"the node cache can't be locked: {error.strerror}",
-                "SLIPWAY_CACHE names a folder on a file system with locks (a disk of the node, not all "
-                "network mounts)",
-            ) from error
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    """A marker or announcement; nothing of one that goes away meanwhile."""
-    with contextlib.suppress(OSError, ValueError):
-        facts: dict[str, Any] = json.loads(path.read_bytes())
-        return facts
-    return {"size_bytes": 0, "once": True}
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Durable, and never half there."""
-    temporary = path.with_name(f"{path.name}.tmp")  # one writer at a time: it holds the entry's lock
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _size_bytes(folder: Path) -> int:
-    """Bytes of the files below a folder; 0 where there is none."""
-    sizes = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                sizes += Path(parent, name).stat().st_size
-    return sizes
 
 
 def _gigabytes(size_bytes: int) -> str:

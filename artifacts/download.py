@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -39,7 +38,7 @@ class DamagedError(InputError):
 def download(
     store: Store, before: str, files: Sequence[FileEntry], folder: Path, progress: Progress | None = None
 ) -> None:
-    """Put the object `<before><path>` of every file into `folder`, durably.
+    """Put the object `<before><path>` of every file into `folder`; nothing waits for the disk.
 
     A file of its final name and size that is there already was checked by an earlier call and is kept. A file
     that does not match, or whose connection broke, is read once more. Raises DamagedError, OSError (the disk)
@@ -120,8 +119,6 @@ class _Fetch:
                     digest.update(block)
                     size_bytes += len(block)
                     self._count.add(len(block))
-                file.flush()
-                os.fsync(file.fileno())
         except ObjectMissingError:
             part.unlink(missing_ok=True)
             raise

@@ -14,7 +14,7 @@ from typing import TextIO
 import typer
 
 from artifacts.redact import RedactedStream, Redactor
-from launcher.commands import control, data, handover, history, images, jobs, products, watch
+from launcher.commands import control, data, doctor, handover, history, images, jobs, products, watch
 from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError, known_error
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(images.app, name="image")
 app.command()(jobs.schema)
 app.command()(jobs.clusters)
+app.command()(doctor.doctor)
 app.command(hidden=True)(control.drive)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from artifacts.contract import EXIT_DONE, EXIT_DRAINED, EXIT_USER_ERROR
-from launcher.backends.pods import RAY_NODE_TYPE, PodEnd, exit_code, memory_killed, pod_end
+from launcher.backends.pods import RAY_NODE_TYPE, PodEnd, exit_code, main_state, memory_killed, pod_end
 from launcher.backends.waiting import Object
 from launcher.kube import condition
 
@@ -62,6 +62,13 @@ def pause(body: Object) -> str:
     if body.get("kind") == "RayJob":
         return _PAUSES.get(str(body.get("status", {}).get("jobDeploymentStatus", "")), "")
     return _PAUSES["Suspended"] if body.get("spec", {}).get("suspend") else ""
+
+
+def can_save(body: Object, pods: Sequence[Object]) -> bool:
+    """Whether a program of it runs that could heed a stop request."""
+    if body.get("kind") == "RayJob":
+        return bool(body.get("status", {}).get("jobStatus") == "RUNNING")
+    return any("running" in main_state(pod) for pod in pods)
 
 
 def _job_ending(job: Object, pods: Sequence[Object]) -> Ending | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from artifacts.contract import EXIT_DONE, Plan, StageKind, StagePlan
 from artifacts.logs import LogReader
@@ -18,7 +18,8 @@ from launcher.backends import endings, evidence, manifest
 from launcher.backends.endings import Ending
 from launcher.backends.looks import Looks
 from launcher.backends.lost_nodes import LostNodes, unix_s
-from launcher.backends.pods import PodFact, note, pod_facts
+from launcher.backends.patience import Patience
+from launcher.backends.pods import note, pod_facts
 from launcher.backends.waiting import Object
 from launcher.errors import ClusterError
 from launcher.kube import Kube, KubeError
@@ -29,11 +30,6 @@ from launcher.stages.done import is_done
 from launcher.stages.image import Images
 from launcher.status import Observation
 
-#: A reason to wait is told once it has lasted so long: some pass by themselves (a Secret made just after).
-TELL_AFTER_S = 3.0
-#: What only somebody's action can mend (an image, a Secret) ends the stage after so long.
-MENDABLE_S = 300.0
-
 #: Endings that are this backend's judgement: the object itself would go on.
 _STILL_THERE = ("never-started", "node-lost")
 
@@ -43,12 +39,12 @@ _FOLLOW_POLL_S = 1.0
 
 @dataclass
 class _Attempt:
-    """A stage's newest attempt, as this drive knows it. Times are monotonic."""
+    """A stage's newest attempt, as this drive knows it. `stop_at` is monotonic."""
 
+    patience: Patience
     uid: str = ""  # of its object; empty while that can't be made yet
     stop_at: float | None = None
     deleted: bool = False  # by us
-    waits_since: dict[str, float] = field(default_factory=dict)  # reason -> first seen
     verdict: Observation | None = None
 
 
@@ -84,7 +80,7 @@ class KubernetesBackend:
             raise ClusterError(f"stage {stage.kind}", "its artifact is not in the store", way_out)
         attempt = self._attempts.get(stage.key)
         if attempt is None or attempt.verdict is not None:
-            self._attempts[stage.key] = _Attempt()
+            self._attempts[stage.key] = self._attempt()
             self._make(stage)
 
     def observe(self, stage: StagePlan) -> Observation:
@@ -107,7 +103,7 @@ class KubernetesBackend:
                 return self._absent(stage)
             if not self._of_this_run(body):
                 return Observation(phase="elsewhere")
-            attempt = self._attempts[stage.key] = _Attempt(body["metadata"]["uid"])
+            attempt = self._attempts[stage.key] = self._attempt(body["metadata"]["uid"])
         if end is not None:
             return self._ended(stage, attempt, body, pods, end)
         return self._going_on(stage, attempt, body, pods)
@@ -204,50 +200,21 @@ class KubernetesBackend:
         if attempt.deleted or body["metadata"].get("deletionTimestamp"):
             lost = self._lost_nodes.notice(pods)
             return Observation(phase="running", note=lost.note or "its pods are being stopped")
-        facts = pod_facts(pods, self._looks.warnings(_silent(body, pods)))
-        paused = endings.pause(body)
         if attempt.stop_at is not None:
-            runs = any(fact.phase in ("running", "stopping") for fact in facts)
-            if not runs or self._clock() >= attempt.stop_at:
+            if not endings.can_save(body, pods) or self._clock() >= attempt.stop_at:
                 self._delete(stage, attempt)
             return Observation(phase="running", note="asked to save and stop")
-        if paused:
+        if paused := endings.pause(body):
             return Observation(phase="running", note=paused)
         lost = self._lost_nodes.notice(pods)
         if lost.removed and body["kind"] == "Job":
             end = Ending(None, "node-lost", f"node {lost.node} is not ready")
             return self._ended(stage, attempt, body, pods, end)
-        told = self._lasting(attempt, facts)
-        if overdue := self._overdue(attempt, body, pods, told):
+        facts = pod_facts(pods, self._looks.warnings(_silent(body, pods)))
+        told = attempt.patience.lasting(facts)
+        if overdue := attempt.patience.end(pods, told):
             return self._ended(stage, attempt, body, pods, overdue)
         return Observation(phase="running", note=lost.note or note(told))
-
-    def _lasting(self, attempt: _Attempt, facts: Sequence[PodFact]) -> list[PodFact]:
-        """The facts, without reasons to wait that are too new to be told."""
-        now = self._clock()
-        present = {fact.waiting for fact in facts if fact.waits not in (None, "starting")}
-        attempt.waits_since = {reason: attempt.waits_since.get(reason, now) for reason in present}
-        return [fact for fact in facts if now - attempt.waits_since.get(fact.waiting, 0.0) >= TELL_AFTER_S]
-
-    def _overdue(
-        self, attempt: _Attempt, body: Object, pods: Sequence[Object], facts: Sequence[PodFact]
-    ) -> Ending | None:
-        """It has waited longer than it may."""
-        now = self._clock()
-        for fact in facts:
-            mendable = fact.waits in ("image", "settings")
-            since = attempt.waits_since.get(fact.waiting, now)
-            if mendable and now - since >= min(MENDABLE_S, self._limits.pending_s):
-                return Ending(None, "never-started", fact.waiting, fact.advice)
-        waiting = [fact for fact in facts if fact.phase == "pending"]
-        waiting_since = [body] if not pods else [pod for pod in pods if _pending(pod)]
-        pending_s = max((self._now() - _made_s(made) for made in waiting_since), default=0.0)
-        if pending_s < self._limits.pending_s:
-            return None
-        reason = next((fact.waiting for fact in waiting if fact.waiting), "its pods did not start")
-        advice = next((fact.advice for fact in waiting if fact.advice), "")
-        waited = f"it waited for {self._limits.pending_s} s (limits.pending_s): {reason}"
-        return Ending(None, "never-started", waited, advice)
 
     def _ended(
         self, stage: StagePlan, attempt: _Attempt, body: Object, pods: Sequence[Object], end: Ending
@@ -276,6 +243,9 @@ class KubernetesBackend:
         return attempt.verdict
 
     # ------------------------------------------------------------------------------------------------------
+
+    def _attempt(self, uid: str = "") -> _Attempt:
+        return _Attempt(Patience(self._limits.pending_s, self._clock, self._now), uid)
 
     def _of_this_run(self, body: Object) -> bool:
         return bool((body["metadata"].get("labels") or {}).get("slipway/run") == self._run_id)

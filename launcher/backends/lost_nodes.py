@@ -2,9 +2,9 @@
 
 Such a pod stays Terminating, or Running, for ever: only its node could confirm its end. KubeRay waits for
 that before it replaces the pod, and so does the Job controller, which even keeps a pod that was removed by
-force (its finalizer waits for the pod's last phase). Once the node has not been ready for a while a pod of Ray is
-removed by force, and a Job is given up for a new one. What is still done over there, cut off, can't commit a
-checkpoint (that needs all ranks), and any other artifact would be the same.
+force (its finalizer waits for the pod's last phase). Once the node has not been ready for a while, a pod of
+Ray is removed by force, and a Job is given up for a new one. What is still done over there, cut off, can't
+commit a checkpoint (that needs all ranks), and any other artifact would be the same.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ def stage(
     from launcher.commands.follow import stage_shown
 
     made, place = make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
+    place.pilots.require_cluster("stage")
     place.require_ready()
     record.create(place.store, made, made.run_id)
     stage_shown(place, made, made.run_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from artifacts.store import Store
 from launcher.doctor import cluster, nodes, services
@@ -11,15 +11,11 @@ from launcher.errors import ClusterError
 from launcher.kube import Kube
 from launcher.spec.kubernetes import KubernetesCluster
 
-#: Checks of the image registry: they need no API server.
-RegistryChecks = Callable[[KubernetesCluster], Iterable[Check]]
-
 
 def examine(
     profile: KubernetesCluster,
     connect: Callable[[], Kube],
     store: Store,
-    registry: RegistryChecks,
     *,
     wanted: dict[str, float] | None = None,
     cuda_major: int | None = None,
@@ -27,7 +23,7 @@ def examine(
     """Every check, one after the other. `wanted`: what a job takes of the namespace's quota (as
     `requests.cpu` -> cores); `cuda_major`: of the image."""
     yield services.bucket(store)
-    yield from registry(profile)
+    yield services.registry(profile)
     try:
         kube = connect()
     except ClusterError as error:

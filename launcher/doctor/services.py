@@ -1,4 +1,4 @@
-"""The services beside the API server: the bucket, and whether clocks agree."""
+"""The services beside the API server: bucket and registry, and whether clocks agree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import uuid
 
 from artifacts.store import ObjectMissingError, Store, StoreError
 from launcher.doctor.check import Check, failure, ok, warning
+from launcher.errors import ClusterError, UserError
+from launcher.images.registry import find_digest, require_push
 from launcher.kube import Kube, KubeError
+from launcher.spec.kubernetes import KubernetesCluster
+from launcher.stages import image as image_stage
 
 #: S3 refuses signatures that are 15 minutes off; tokens and leases suffer sooner.
 MAX_SKEW_S = 60.0
@@ -40,6 +44,23 @@ def _bucket(store: Store, key: str, what: str) -> Check:
     if store.read_bytes(key) != _PROBE or key not in {info.key for info in store.list("doctor")}:
         return failure(what, "does not give back what was written")
     return ok(what, "writes, conditional writes, reads and lists")
+
+
+def registry(profile: KubernetesCluster) -> Check:
+    """The image that is given is there, or images may be pushed."""
+    image = profile.image
+    try:
+        if image.name is not None:
+            what = f"image {image.name}"
+            if find_digest(image.name, insecure=image.insecure) is None:
+                return failure(what, "the registry has none of that digest", "mend image.name")
+            return ok(what, "is there")
+        repository = image_stage.params(profile).repository
+        what = f"registry {repository}"
+        require_push(repository, insecure=image.insecure)
+    except (UserError, ClusterError) as error:
+        return failure("registry", str(error))
+    return ok(what, "answers, and takes images of this user")
 
 
 def clock(kube: Kube) -> Check:

@@ -7,6 +7,7 @@ here, with the credentials that the builders have stored.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -71,6 +72,39 @@ def find_digest(reference: str, *, insecure: bool = False) -> str | None:
         raise _refused(wanted, error) from error
     except (OSError, HTTPException) as error:
         raise _unreachable(wanted, error) from error
+
+
+def require_push(repository: str, *, insecure: bool = False) -> None:
+    """Begin an upload to `host/path` and take it back: the one way to know that pushing is allowed.
+
+    Raises ClusterError where the registry can't be reached or refuses.
+    """
+    wanted = Reference.parse(repository)
+    host = _API_HOSTS.get(wanted.host, wanted.host)
+    url = f"{'http' if insecure else 'https'}://{host}/v2/{wanted.path}/blobs/uploads/"
+    try:
+        try:
+            place = _begin_upload(url, None)
+        except urllib.error.HTTPError as error:
+            if error.code != 401:
+                raise
+            challenge = error.headers.get("WWW-Authenticate", "")
+            place = _begin_upload(url, _authorization(challenge, credentials(wanted.host)))
+    except urllib.error.HTTPError as error:
+        raise _refused(wanted, error) from error
+    except (OSError, HTTPException, ValueError) as error:
+        raise _unreachable(wanted, error) from error
+    with contextlib.suppress(OSError, HTTPException):  # the registry drops it by itself, later
+        urllib.request.urlopen(
+            urllib.request.Request(urllib.parse.urljoin(url, place), method="DELETE"), timeout=TIMEOUT_S
+        ).close()
+
+
+def _begin_upload(url: str, authorization: str | None) -> str:
+    headers = {"Content-Length": "0", **({"Authorization": authorization} if authorization else {})}
+    request = urllib.request.Request(url, method="POST", headers=headers)
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        return str(answer.headers.get("Location", ""))
 
 
 def _find_with_credentials(url: str, wanted: Reference, challenge: str) -> str | None:

@@ -40,6 +40,10 @@ class Pilots(Protocol):
         """Seconds between two looks at a run that goes on."""
         ...
 
+    def require_cluster(self, command: str) -> None:
+        """Raises UserError where `command` has no meaning, since runs stay on this machine."""
+        ...
+
     def require_ready(self) -> None:
         """Raises UserError or ClusterError where a run could not be started here. Makes nothing."""
         ...

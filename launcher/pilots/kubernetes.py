@@ -65,6 +65,9 @@ class KubernetesPilots:
 
     # Starting -----------------------------------------------------------------------------------------------
 
+    def require_cluster(self, command: str) -> None:
+        """This is one."""
+
     def require_ready(self) -> None:
         """The context, the namespace, KubeRay, what the profile names, and the bucket."""
         preflight(self._profile, self.kube, self._store)

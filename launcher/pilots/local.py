@@ -40,6 +40,11 @@ class LocalPilots:
     work: Path
     poll_s: float = 0.15
 
+    def require_cluster(self, command: str) -> None:
+        what, why = f"{command} on cluster {self.cluster}", "everything runs on this machine"
+        way_out = "name a Kubernetes profile with --cluster (`slipway clusters`), or `slipway submit` the job"
+        raise UserError(Problem(where="", what=what, why=why, way_out=way_out))
+
     def require_ready(self) -> None:
         """The store and the work folder can be written."""
         for field, folder in (("store", self.store.local_path("")), ("work", self.work)):
@@ -57,7 +62,8 @@ class LocalPilots:
         """Nothing: the pilot itself is on this machine."""
 
     def objects(self, plan: Plan, run_id: str, stage: str | None = None) -> list[dict[str, object]]:
-        raise self._only_on_clusters("render", "there is nothing to apply on this machine")
+        self.require_cluster("render")
+        return []
 
     def launch(self, plan: Plan, run_id: str) -> bool:
         """Raises RunFailed where the pilot died before it could take the lock."""
@@ -107,10 +113,6 @@ class LocalPilots:
         why = "a run on this machine has none"
         way_out = f"`slipway status {run_id} --watch` shows it live, `slipway report {run_id}` its curves"
         raise UserError(Problem(where="", what="dashboard", why=why, way_out=way_out))
-
-    def _only_on_clusters(self, what: str, why: str) -> UserError:
-        way_out = "name a Kubernetes profile with --cluster; `slipway clusters` lists them"
-        return UserError(Problem(where="", what=f"{what} on {self.cluster}", why=why, way_out=way_out))
 
 
 @dataclass(frozen=True)

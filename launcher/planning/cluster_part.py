@@ -58,10 +58,11 @@ def _worker(placement: Placement, profile: KubernetesCluster) -> str:
 
 
 def _network(placement: Placement, profile: KubernetesCluster) -> Iterator[tuple[str, str, str]]:
-    name, pod = profile.nodes.network, worker_pod(placement, profile)
-    if name != "none":
+    network, pod = NETWORKS[profile.nodes.network], worker_pod(placement, profile)
+    if network.name != "none":
         devices = ", ".join(f"{number} {resource}" for resource, number in pod.devices.items())
-        yield "network", name, f"{NETWORKS[name].what}: {devices} for a worker's pod"
+        needs = f"; the image must have {network.needs}" if network.needs else ""
+        yield "network", network.name, f"{network.what}: {devices} for a worker's pod{needs}"
 
 
 def _image(profile: KubernetesCluster) -> str:

@@ -149,7 +149,7 @@ def _apply_stage(stage: StageRow, row: Mapping[str, Any]) -> None:
             _apply_progress(stage, row, time_s)
         case "note":
             stage.note = row["text"]
-            if stage.state == "pending":
+            if row["text"] and stage.state == "pending":
                 stage.state = "waiting"
         case "checkpoint":
             stage.checkpoint_step = row.get("step")

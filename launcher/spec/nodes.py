@@ -74,9 +74,8 @@ class Nodes(Section):
     )
     network: Literal["none", "efa", "rdma"] = Field(
         "none",
-        description="Network between nodes, a preset of resources and NCCL variables (`launcher/networks.py` "
-        "has them with their sources): `efa` on AWS (the image needs libfabric and aws-ofi-nccl: "
-        "`image.base`), `rdma` InfiniBand or RoCE.",
+        description="Network between nodes, a preset of resources and NCCL variables (below, with their "
+        "sources): `efa` on AWS, `rdma` InfiniBand or RoCE.",
     )
     network_devices: int | None = Field(
         None,

@@ -133,7 +133,8 @@ def _networks() -> str:
     rows = ["| preset | what | resources of a node | variables | source |", "|---|---|---|---|---|"]
     for network in NETWORKS.values():
         variables = ", ".join(f"`{name}={value}`" for name, value in network.variables.items())
-        cells = (f"`{network.name}`", network.what, _resources(network), variables, network.source)
+        what = f"{network.what}; the image must have {network.needs}" if network.needs else network.what
+        cells = (f"`{network.name}`", what, _resources(network), variables, network.source)
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
 

@@ -47,12 +47,16 @@ _PACKAGES = ("artifacts", "launcher.stages", "train")
 #: How stages are started and reach their files, and what they say meanwhile: no part of what they make.
 _PLUMBING = {
     "artifacts.cache",
+    "artifacts.cache_files",
     "artifacts.contract",
     "artifacts.download",
     "artifacts.events",
     "artifacts.local",
     "artifacts.manifest",
     "artifacts.s3",
+    "artifacts.s3_client",
+    "artifacts.s3_reader",
+    "artifacts.s3_transfer",
     "artifacts.segments",
     "artifacts.store",
     "train.attempts",

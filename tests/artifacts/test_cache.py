@@ -15,7 +15,14 @@ from artifacts import cache
 from artifacts.cache import CacheError, Evictable
 from artifacts.download import DamagedError
 from artifacts.local import LocalStore
-from artifacts.manifest import ArtifactWriter, Manifest, local_folder, read_marker, write_marker
+from artifacts.manifest import (
+    ArtifactWriter,
+    Manifest,
+    hash_file,
+    local_folder,
+    read_marker,
+    write_marker,
+)
 from artifacts.store import ObjectMissingError
 from tests.artifacts.remote import RemoteStore
 
@@ -117,6 +124,47 @@ def test_files_taken_away_are_fetched_again(store: RemoteStore) -> None:
     folder = local_folder(store, PREFIX)
     end_process()
     (folder / "config.json").unlink()
+    assert content(local_folder(store, PREFIX)) == FILES
+
+
+def test_after_another_start_of_the_machine_every_byte_is_read_once(
+    store: RemoteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = local_folder(store, PREFIX)
+    monkeypatch.setattr(cache, "boot_id", lambda: "the next")
+    read = []
+    monkeypatch.setattr(cache, "hash_file", lambda path: read.append(path.name) or hash_file(path))
+    for _ in range(2):
+        end_process()
+        assert local_folder(store, PREFIX) == folder
+    assert sorted(read) == ["config.json", "empty", "weights"]
+    assert len(store.reads()) == len(FILES)
+
+
+@pytest.mark.parametrize("lost", ["file", "marker"])
+def test_what_was_lost_when_the_machine_went_down_is_fetched_again(
+    store: RemoteStore, root: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    folder = local_folder(store, PREFIX)
+    end_process()
+    (path,) = [folder / "deep/weights"] if lost == "file" else root.glob("entries/*.json")
+    path.chmod(0o644)
+    path.write_bytes(bytes(path.stat().st_size))
+    monkeypatch.setattr(cache, "boot_id", lambda: "the next")
+    assert content(local_folder(store, PREFIX)) == FILES
+
+
+def test_what_a_killed_fetch_left_before_the_machine_went_down_is_not_trusted(
+    store: RemoteStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = flip(store)
+    with pytest.raises(DamagedError):
+        local_folder(store, PREFIX)
+    (left,) = root.glob("partial/*/config.json")
+    left.chmod(0o644)
+    left.write_bytes(b"\0\0")
+    store.write_bytes(f"{PREFIX}/deep/weights", whole)
+    monkeypatch.setattr(cache, "boot_id", lambda: "the next")
     assert content(local_folder(store, PREFIX)) == FILES
 
 
@@ -299,10 +347,10 @@ def test_space_that_another_fetch_has_announced_is_not_given_twice(tmp_path: Pat
 
 
 def test_a_disk_that_fills_up_meanwhile_is_told(store: RemoteStore, root: Path, monkeypatch) -> None:
-    def full(*arguments: object) -> None:
+    def full(*arguments: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("artifacts.download.os.fsync", full)
+    monkeypatch.setattr("artifacts.download._Fetch._read", full)
     with pytest.raises(CacheError, match="no space left in the node cache"):
         local_folder(store, PREFIX)
     assert list(root.glob("partial/*")) == []

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from artifacts.redact import HIDDEN, RedactedStream, Redactor
+from artifacts.redact import HIDDEN, RedactedStream, Redactor, names_secret
 
 redact = Redactor(
     {
@@ -39,6 +39,21 @@ redact = Redactor(
 )
 def test_redacts(text: str, shown: str) -> None:
     assert redact(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", True),
+        ("hf_token", True),
+        ("DB_PASSWORD", True),
+        ("HF_TOKEN_PATH", False),
+        ("HF_ENDPOINT", False),
+        ("TOKENIZERS_PARALLELISM", False),
+    ],
+)
+def test_variables_that_hold_secrets_by_their_names(name: str, secret: bool) -> None:
+    assert names_secret(name) is secret
 
 
 def test_a_stream_passes_the_filter() -> None:

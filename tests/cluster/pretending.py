@@ -18,7 +18,7 @@ _FOLDER = Path(__file__).with_name("pretend")
 
 
 def build_pretend(profile: KubernetesCluster) -> str:
-    """Build and push the pilot's image with `pretend/train` for the code of stages; its reference by digest."""
+    """Build and push the pilot's image, with `pretend/train` for the code of stages; its reference."""
     image = profile.image
     with build_context(ROOT) as context:
         shutil.rmtree(context / "train")

@@ -26,8 +26,12 @@ from tests.cluster.conftest import ROOT, Place, kubectl
 from tests.cluster.pretending import build_pretend
 from tests.cluster.runs import Run, wait_until, write_job
 
-RUN_S = 180.0
+#: Half a minute where the nodes are not busy with something else.
+RUN_S = 600.0
 SMALL = {"cpus": 0.2, "memory": "256Mi"}
+
+
+pytestmark = pytest.mark.timeout(1200)
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,7 @@ def test_of_two_pilots_one_drives(pretended: Callable[..., Pretended], kube: Kub
     wait_until("the second waits", lambda: f"{run.holder()} drives {run.run_id}" in words(), timeout_s=90)
     run.wait_for_end()
     wait_until("both are through", lambda: len(run.events.events("run", "finished")) == 2, timeout_s=90)
-    first, second = run.events.events("run", "finished")
+    first = run.events.events("run", "finished")[0]
     assert run.events.events("run", "started")[1]["time_s"] >= first["time_s"]
     assert (run.starts("model"), run.starts("prepare")) == (1, 1)
 

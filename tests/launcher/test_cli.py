@@ -131,7 +131,10 @@ def test_help_lists_every_command_and_the_exit_codes(done: Desk) -> None:
     assert "130" in text and "slipway init" in text
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS.split() if c not in ("runs", "data", "image", "clusters")])
+GROUPS = ("runs", "data", "image", "clusters")
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS.split() if c not in GROUPS])
 def test_each_command_teaches_by_example(done: Desk, command: str) -> None:
     text = done.slipway(command, "--help")
     assert f"slipway {command}" in text.partition("Example")[2]
@@ -199,7 +202,8 @@ def test_what_the_commands_show(done: Desk) -> None:
     assert run_id in done.slipway("runs", "ls")
     status = done.json("status", "bot")
     assert status["state"] == "complete" and len(status["checkpoints"]) == 6  # type: ignore[index]
-    assert "complete" in done.slipway("status")
+    status = done.slipway("status")
+    assert "complete" in status and "submitted by" in status
     assert "train: attempt 1" in done.slipway("logs", "bot", "--stage", "train")
     verified = done.json("verify", run_id)
     assert len(verified) == 12 and not any(verified.values())  # type: ignore[arg-type, attr-defined]
@@ -374,6 +378,10 @@ def test_a_bad_record_is_a_user_error(desk: Desk) -> None:
         (["status", "nobody"], "nobody"),
         (["verify", "0123abcd"], "0123abcd"),
         (["logs", "bot", "--stage", "quantize"], "one of data, model, prepare, train, merge, predict"),
+        (["logs", "bot", "--rank", "1"], "--rank 1: on this machine all ranks write one log"),
+        (["stage", "bot.yaml"], "stage on cluster local: everything runs on this machine"),
+        (["render", "bot.yaml"], "name a Kubernetes profile with --cluster"),
+        (["dashboard", "bot"], "slipway status bot-"),
         (["frobnicate"], "frobnicate"),
         (["submit"], "JOB"),
         (["schema", "store"], "job or cluster"),

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 import yaml
 
-from artifacts.contract import Plan, StageKind
+from artifacts.contract import DataFile, DataParams, Plan, StageKind
 from launcher.backends import manifest
 from launcher.errors import UserError
 from tests.launcher.kubernetes_plans import CPU, GPU, IMAGES, kubernetes_plan
 from tests.launcher.manifest_audit import audit, pod_templates
 from tests.launcher.plans import assert_golden
+from tests.plan_parts import stage
 
 RUN = "bot-0123abcd"
 IN_CLUSTER = (StageKind.MODEL, StageKind.PREPARE, StageKind.TRAIN, StageKind.MERGE, StageKind.PREDICT)
@@ -138,6 +139,17 @@ def test_drive_is_written_on_what_it_made() -> None:
 def test_stages_of_the_laptop_have_no_object(kind: StageKind) -> None:
     with pytest.raises(ValueError, match="does not run in the cluster"):
         of_stage(kind, CPU)
+
+
+def test_data_that_lies_elsewhere_is_read_by_a_small_pod() -> None:
+    file = DataFile(path="s3://bucket/train.jsonl", size_bytes=0, sha256="0" * 64, format="auto")
+    data = stage(StageKind.DATA, DataParams(splits={"train": [file]}), "1" * 64)
+    job = manifest.stage_object(kubernetes_plan(CPU), RUN, data, IMAGES, "uid-1")
+    assert audit([job]) == []
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == IMAGES.pilot  # has all that it takes, and is pulled in seconds
+    assert container["args"][:4] == ["python", "-m", "train.pod", "data"]
+    assert container["args"][-2:] == ["--module", "launcher.stages.data_run"]
 
 
 def test_network_policy_is_optional() -> None:

@@ -70,7 +70,7 @@ def test_a_worker_killed_under_ray_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "ray").mkdir()
     (tmp_path / "torchrun").mkdir()
     plain, reference = start(tmp_path / "torchrun", "torchrun")
-    assert reference.wait(120) == 0, (tmp_path / "torchrun" / "log").read_text()
+    assert reference.wait(240) == 0, (tmp_path / "torchrun" / "log").read_text()
 
     store, driver = start(tmp_path / "ray", "ray")
     deadline = time.monotonic() + 300

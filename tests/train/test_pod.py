@@ -31,20 +31,20 @@ os.system("echo from a child >&2")
 """
 
 
-def start(folder: Path, body: str) -> tuple[LocalStore, subprocess.Popen[bytes]]:
+def start(folder: Path, body: str, *more: str) -> tuple[LocalStore, subprocess.Popen[bytes]]:
     store = LocalStore(folder / "store")
     plan = plan_parts.plan(store, [plan_parts.stage(StageKind.MERGE, MergeParams())])
     (folder / "plan.json").write_bytes(plan.to_json())
     # `train.pod` itself is the real one; the child's `train` is the stand-in.
     package = folder / "code" / "train"
-    package.mkdir(parents=True)
+    package.mkdir(parents=True, exist_ok=True)
     (package / "__init__.py").write_text("")
     (package / "__main__.py").write_text(STAGE + body)
     launch = (
         f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from train.pod import main; sys.exit(main())"
     )
     command = [sys.executable, "-c", launch, "merge", "--plan", str(folder / "plan.json"), "--run", RUN]
-    command += ["--work", str(folder / "work")]
+    command += ["--work", str(folder / "work"), *more]
     environment = {**os.environ, "PYTHONPATH": str(folder / "code"), "HF_TOKEN": SECRET}
     return store, subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE)
 
@@ -64,6 +64,15 @@ def test_output_and_exit_code(tmp_path: Path, body: str, code: int) -> None:
     assert told == printed
     assert {"from Python", "from C", "from a child"} < set(told)
     assert told[0] == f"argv merge --plan {tmp_path}/plan.json --run {RUN} --work {tmp_path}/work"
+
+
+def test_another_module_may_carry_it_out(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "other.py").write_text("import sys; print('other', *sys.argv[1:])")
+    store, process = start(tmp_path, "", "--module", "other")
+    assert process.wait(30) == 0
+    argv = f"merge --plan {tmp_path}/plan.json --run {RUN} --work {tmp_path}/work"
+    assert lines(store) == [f"other {argv}"]
 
 
 def test_last_words_of_a_killed_stage(tmp_path: Path) -> None:

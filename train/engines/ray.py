@@ -115,15 +115,18 @@ class _Group:
         return self._is_stopping_here() or self._context.store.exists(stop_key(self._context.run_id))
 
     def launch(self, job: RankJob) -> str | None:
+        # In the main thread Ray would take over the signals: SIGTERM in init(), SIGINT in fit().
+        attempt = self._pool.submit(self._attempt, job)
+        told = False
+        while not wait([attempt], POLL_S).done:
+            if not told and self._is_stopping_here():
+                told = self._tell_ranks(job.attempt)
+        return attempt.result()
+
+    def _attempt(self, job: RankJob) -> str | None:
         with _connected(self._demand.workers):
             machines = self._await_machines(leaving=self._leaving(job.attempt - 1))
-            # In the main thread, fit() would take over SIGINT and abort.
-            fitting = self._pool.submit(_fit, job, self._context, self._demand, machines)
-            told = False
-            while not wait([fitting], POLL_S).done:
-                if not told and self._is_stopping_here():
-                    told = self._tell_ranks(job.attempt)
-            return fitting.result()
+            return _fit(job, self._demand, machines)
 
     def _is_stopping_here(self) -> bool:
         return self._signalled or drain.is_asked_to_stop(self._work)
@@ -164,7 +167,7 @@ class _Group:
             time.sleep(POLL_S)
 
 
-def _fit(job: RankJob, context: StageContext, demand: Demand, machines: list[Machine]) -> str | None:
+def _fit(job: RankJob, demand: Demand, machines: list[Machine]) -> str | None:
     """One attempt. None when every rank ended well; else what was seen of its end, in words, or ""."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -199,7 +202,6 @@ def _rank(config: dict[str, Any]) -> str:
     """The training function that Ray runs in a thread of each worker, its process group already standing."""
     import ray.train
 
-    from train.engines.ranks import Place, run_rank
     from train.tee import teed
 
     cluster = config.pop("on_cluster")
@@ -215,9 +217,12 @@ def _rank(config: dict[str, Any]) -> str:
     with contextlib.ExitStack() as stack:
         work.mkdir(parents=True, exist_ok=True)
         stack.enter_context(drain.busy(work))
+        if cluster:
+            stack.enter_context(teed(plan.store, job.run_id, StageKind.TRAIN, source))
+        from train.engines.ranks import Place, run_rank
+
         if not cluster:
             return run_rank(job, lambda: False, on_step)
-        stack.enter_context(teed(plan.store, job.run_id, StageKind.TRAIN, source))
         place = Place(
             node=os.environ.get("NODE_NAME", socket.gethostname()),
             pod=os.environ.get("POD_NAME", f"pid {os.getpid()}"),

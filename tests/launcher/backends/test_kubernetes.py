@@ -17,7 +17,8 @@ from artifacts.events import Events
 from artifacts.local import LocalStore
 from artifacts.manifest import ArtifactWriter
 from launcher.backends import manifest
-from launcher.backends.kubernetes import MENDABLE_S, TELL_AFTER_S, KubernetesBackend
+from launcher.backends.kubernetes import KubernetesBackend
+from launcher.backends.patience import MENDABLE_S, TELL_AFTER_S
 from launcher.backends.waiting import Object
 from launcher.errors import ClusterError
 from launcher.kube import KubeError
@@ -276,6 +277,15 @@ def test_a_job_on_a_lost_node_is_given_up_for_a_new_one(yard: Yard) -> None:
     assert yard.object["metadata"]["uid"] == "uid-2"
 
 
+def test_a_stage_without_pods_has_as_long(yard: Yard) -> None:
+    yard.backend.start(yard.stage)
+    yard.now_s += 90_000  # a queue may have held it: only time without pods counts
+    assert yard.backend.observe(yard.stage).phase == "running"
+    yard.now_s += 86_401
+    decision = decide(yard.backend.observe(yard.stage))
+    assert isinstance(decision, Fail) and "its pods did not start" in decision.reason
+
+
 def test_an_ending_brings_the_stages_own_words_its_log_and_evidence(yard: Yard) -> None:
     yard.backend.start(yard.stage)
     run = yard.object["metadata"]["labels"]["slipway/run"]
@@ -315,6 +325,7 @@ def test_a_training_has_its_grace_to_save(tmp_path: Path) -> None:
     yard = Yard(tmp_path, StageKind.TRAIN)
     yard.backend.start(yard.stage)
     yard.becomes("running")
+    yard.object["status"]["jobStatus"] = "RUNNING"
     yard.backend.observe(yard.stage)
     yard.backend.stop(yard.stage, grace_s=60)
     yard.now_s += 59
@@ -343,6 +354,15 @@ def test_a_suspended_training_that_is_stopped_has_nothing_to_save(tmp_path: Path
     assert yard.backend.observe(yard.stage).note == "suspended by its queue: waits to be admitted"
     yard.now_s += 10 * MENDABLE_S  # queues may take long
     assert yard.backend.observe(yard.stage).phase == "running"
+    yard.backend.stop(yard.stage, grace_s=600)
+    yard.backend.observe(yard.stage)
+    assert yard.kube.objects == {}
+
+
+def test_a_training_that_has_not_begun_has_nothing_to_save(tmp_path: Path) -> None:
+    yard = Yard(tmp_path, StageKind.TRAIN)
+    yard.backend.start(yard.stage)
+    yard.becomes("no-gpu")
     yard.backend.stop(yard.stage, grace_s=600)
     yard.backend.observe(yard.stage)
     assert yard.kube.objects == {}

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import datetime
+import http.server
+import threading
 from pathlib import Path
+from typing import ClassVar
 
 from artifacts.local import LocalStore
-from launcher.doctor.services import bucket, clock
+from launcher.doctor.services import bucket, clock, registry
+from launcher.spec.kubernetes import KubernetesCluster
 from tests.launcher.doctor.standin import StandInKube
 
 
@@ -44,3 +48,49 @@ def test_clocks() -> None:
     assert at(0) == "ok"
     assert at(-300) == "failure"
     assert at(300) == "failure"
+
+
+class Registry(http.server.BaseHTTPRequestHandler):
+    """Takes uploads for `/ml/` alone; what was begun is counted in `begun`, what was given up in `ended`."""
+
+    begun: ClassVar[list[str]] = []
+    ended: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        allowed = self.path.startswith("/v2/ml/")
+        self.begun.append(self.path)
+        self.send_response(202 if allowed else 403)
+        self.send_header("Location", f"{self.path}one")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_DELETE(self) -> None:
+        self.ended.append(self.path)
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_registry_is_asked_for_an_upload_that_is_given_up_again() -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Registry) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{server.server_address[1]}"
+        assert registry(profile(f"{host}/ml")).level == "ok"
+        assert Registry.ended == ["/v2/ml/blobs/uploads/one"]
+        refused = registry(profile(f"{host}/others"))
+        assert refused.level == "failure" and "403" in refused.found
+        server.shutdown()
+    assert "can't be reached" in registry(profile(f"{host}/ml")).found
+
+
+def profile(repository: str) -> KubernetesCluster:
+    return KubernetesCluster.model_validate(
+        {
+            "backend": "kubernetes",
+            "store": "s3://bucket/runs",
+            "image": {"registry": repository, "insecure": True},
+            "nodes": {"cpus": 8.0, "memory": "32Gi"},
+        }
+    )

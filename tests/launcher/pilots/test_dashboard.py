@@ -116,8 +116,8 @@ def test_several_requests_at_once(proxy: DashboardProxy) -> None:
 def test_a_websocket_goes_both_ways(proxy: DashboardProxy) -> None:
     host, port = proxy.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as browser:
-        request = f"GET /ws HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-        browser.sendall(request.encode())
+        headers = f"Host: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        browser.sendall(f"GET /ws HTTP/1.1\r\n{headers}\r\n".encode())
         assert browser.recv(1000).startswith(b"HTTP/1.1 101")
         browser.sendall(b"hello")
         received = b""
@@ -159,7 +159,7 @@ def test_it_listens_on_the_loopback_alone(proxy: DashboardProxy) -> None:
     assert proxy.url.startswith("http://127.0.0.1:")
 
 
-# Finding the head -------------------------------------------------------------------------------------------
+# Finding the head ------------------------------------------------------------------------------------------
 
 
 def head(phase: str) -> dict[str, Any]:

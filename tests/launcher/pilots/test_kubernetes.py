@@ -72,7 +72,7 @@ PULLING = {
 }
 
 
-# Launching ----------------------------------------------------------------------------------------------------
+# Launching -------------------------------------------------------------------------------------------------
 
 
 def test_a_launch_makes_the_objects_of_a_run_with_the_job_last(bench: Bench) -> None:
@@ -154,7 +154,7 @@ def test_a_job_is_active_until_it_ended_or_is_deleted(job: dict[str, Any], activ
     assert is_active(job) is active
 
 
-# Rendering ----------------------------------------------------------------------------------------------------
+# Rendering -------------------------------------------------------------------------------------------------
 
 
 def staged(bench: Bench) -> Plan:
@@ -197,7 +197,7 @@ def test_a_stage_that_no_object_carries_out_is_not_rendered(bench: Bench, stage:
         bench.pilots.objects(staged(bench), RUN, stage)
 
 
-# Looking ------------------------------------------------------------------------------------------------------
+# Looking ---------------------------------------------------------------------------------------------------
 
 
 def test_runs_that_are_alive_are_found_by_their_pilots(bench: Bench) -> None:
@@ -234,7 +234,7 @@ def test_last_words_are_the_newest_pods(bench: Bench) -> None:
     assert where == f"kubectl -n slipway logs job/{PILOT}"
 
 
-# Ending -------------------------------------------------------------------------------------------------------
+# Ending ----------------------------------------------------------------------------------------------------
 
 
 def test_clearing_removes_what_was_made_for_the_run_and_nothing_else(bench: Bench) -> None:

@@ -15,8 +15,10 @@ from artifacts.contract import Plan, StageKind
 from launcher.machine import Machine
 from tests.launcher.plans import EIGHT_H100, GIB, JOB, fixed_code, make_plan, write_job, write_model
 
-_IMAGE, DATA, MODEL, PREPARE, TRAIN, MERGE, PREDICT = StageKind
-EVERY = set(StageKind)
+#: The image is a cluster's stage alone, and no input of any other (tests/launcher/planning).
+_IMAGE, *KINDS = StageKind
+DATA, MODEL, PREPARE, TRAIN, MERGE, PREDICT = KINDS
+EVERY = set(KINDS)
 
 
 def keys(plan: Plan) -> dict[StageKind, str]:
@@ -113,7 +115,7 @@ def test_a_fresh_run_trains_again_and_repeats_nothing_else(tmp_path: Path) -> No
     assert fresh.run_id != before.run_id
 
 
-@pytest.mark.parametrize("kind", StageKind)
+@pytest.mark.parametrize("kind", KINDS)
 def test_other_code_runs_its_stage_again_and_those_that_read_it(tmp_path: Path, kind: StageKind) -> None:
     write_job(tmp_path)
     before = make_plan(tmp_path)
