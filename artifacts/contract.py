@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import hashlib
 import json
 import types
@@ -324,14 +325,19 @@ def decode(cls: type[T], data: Any) -> T:
     """Build the dataclass `cls` from plain JSON values. Raises TypeError or ValueError naming the field."""
     if not isinstance(data, dict):
         raise TypeError(f"{cls.__name__}: {data!r:.60} is not an object")
-    hints = typing.get_type_hints(cls)
-    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(data) - known)
+    types_ = _field_types(cls)  # type: ignore[arg-type]
+    unknown = sorted(data.keys() - types_.keys())
     if unknown:
         raise ValueError(f"{cls.__name__}: unknown field {unknown[0]!r}")
     return cls(
-        **{name: _decode_value(hints[name], value, f"{cls.__name__}.{name}") for name, value in data.items()}
+        **{name: _decode_value(types_[name], value, f"{cls.__name__}.{name}") for name, value in data.items()}
     )
+
+
+@functools.cache  # a manifest has one entry per file, and resolving annotations costs more than all else
+def _field_types(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {each.name: hints[each.name] for each in dataclasses.fields(cls)}
 
 
 def _decode_value(hint: Any, value: Any, where: str) -> Any:

@@ -137,7 +137,7 @@ class HashingWriter(io.RawIOBase):
 
 def write_marker(store: Store, prefix: str, manifest: Manifest) -> None:
     """The commit: until this returns the artifact does not exist."""
-    store.write_bytes(f"{prefix}/{MARKER}", _marker_bytes(manifest))
+    store.write_bytes(f"{prefix}/{MARKER}", _sealed(json.loads(canonical_json(manifest))))
 
 
 def read_marker(store: Store, prefix: str) -> Manifest | None:
@@ -146,15 +146,13 @@ def read_marker(store: Store, prefix: str) -> Manifest | None:
         data = store.read_bytes(f"{prefix}/{MARKER}")
         fields = json.loads(data)
         del fields["sha256"]
-        manifest = decode(Manifest, fields)
-        return manifest if data == _marker_bytes(manifest) else None
+        return decode(Manifest, fields) if data == _sealed(fields) else None
     except (ObjectMissingError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
-def _marker_bytes(manifest: Manifest) -> bytes:
-    """The manifest with its own digest, so that damage to the marker shows as damage to a file does."""
-    fields = json.loads(canonical_json(manifest))
+def _sealed(fields: dict[str, Any]) -> bytes:
+    """A manifest with its own digest, so that damage to the marker shows as damage to a file does."""
     return canonical_json(fields | {"sha256": hashlib.sha256(canonical_json(fields)).hexdigest()})
 
 
