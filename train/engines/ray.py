@@ -78,6 +78,7 @@ def _connected(world_size: int) -> Iterator[None]:
         ray.init(log_to_driver=False)  # the ranks' output is in logs of their own
     else:
         ray.init(
+            address="local",  # and not one that happens to run here already
             num_cpus=max(world_size, available_cores()),
             object_store_memory=_OBJECT_STORE_BYTES,
             include_dashboard=False,
