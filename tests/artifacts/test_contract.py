@@ -11,6 +11,7 @@ from artifacts.contract import (
     DataFile,
     DataParams,
     Derived,
+    ImageParams,
     LoraParams,
     MergeParams,
     ModelParams,
@@ -46,6 +47,7 @@ PARAMS_BY_KIND: dict[StageKind, Any] = {
     StageKind.TRAIN: TRAIN,
     StageKind.MERGE: MergeParams(),
     StageKind.PREDICT: PredictParams(limit_records=5),
+    StageKind.IMAGE: ImageParams(repository="registry/ml", architectures=["9.0"]),
 }
 PLAN = Plan(
     name="bot",
@@ -67,7 +69,7 @@ PLAN = Plan(
 def test_every_kind_has_params_and_a_folder() -> None:
     assert set(PARAMS) == set(StageKind) == set(PARAMS_BY_KIND)
     folders = [kind.folder for kind in StageKind]
-    assert folders == ["data", "models", "prepared", "train", "merged", "predictions"]
+    assert folders == ["images", "data", "models", "prepared", "train", "merged", "predictions"]
 
 
 def test_a_plan_survives_json() -> None:
