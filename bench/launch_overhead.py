@@ -1,6 +1,7 @@
 """What launching costs: from `slipway submit` to the first optimizer step, beside a script written by hand.
 
     python bench/launch_overhead.py [--engine torchrun|ray] [--repeat 3]
+    python bench/launch_overhead.py --cluster NAME    # on Kubernetes: bench/launch_overhead_cluster.py
 
 Submits the quickstart in an empty folder (data, model and tokens are all made anew) and reads the times
 from the run's events; then runs `bench/peers/bare_training.py` on the same model and tokens, by torchrun or
@@ -113,7 +114,13 @@ def main() -> None:
     )
     parser.add_argument("--engine", choices=("torchrun", "ray"), default="torchrun")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--cluster", metavar="NAME", help="measure on this Kubernetes profile")
     options = parser.parse_args()
+    if options.cluster:
+        import launch_overhead_cluster
+
+        launch_overhead_cluster.measure(options.cluster, options.repeat)
+        return
 
     runs: list[dict[str, Any]] = []
     for _ in range(options.repeat):

@@ -4,7 +4,8 @@ run refers to, so that `gc` keeps them), events/ and report.html. A run's state 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from launcher.progress.journal import RUN
 
 RUNS = "runs"
 REPORT = "report.html"
+_READERS = 16  # of a remote store at a time
 _ANSWERS_SHOWN = 3  # at the end of a run
 
 
@@ -100,9 +102,7 @@ def run_ids(store: Store) -> list[str]:
 
 def list_runs(store: Store, alive: Iterable[str] = ()) -> list[RunSummary]:
     """All runs, newest first. `alive`: those that somebody drives now. Reads only the pilots' events."""
-    driven = set(alive)
-    runs = [_summary(store, run_id, run_id in driven) for run_id in run_ids(store)]
-    return sorted(runs, key=lambda run: -(run.created_s or 0.0))
+    return _summaries(store, run_ids(store), set(alive))
 
 
 def find(store: Store, text: str | None) -> str:
@@ -110,23 +110,17 @@ def find(store: Store, text: str | None) -> str:
     that name; without text the newest run of all. Raises UserError."""
     if text and is_run_id(text) and store.exists(plan_key(text)):
         return text
-    runs = list_runs(store)
+    there = run_ids(store)
     if text is None:
-        if not runs:
-            raise UserError(
-                Problem(
-                    where="", what="no run yet", why=f"{store.uri} is empty", way_out="slipway submit JOB"
-                )
-            )
-        return runs[0].run_id
-    if any(run.run_id == text for run in runs):
-        return text
-    named = [run.run_id for run in runs if run.name == text]
-    if named:
-        return named[0]
-    begun = [run.run_id for run in runs if text and run.run_id.startswith(text)]
+        if not there:
+            why = f"{store.uri} is empty"
+            raise UserError(Problem(where="", what="no run yet", why=why, way_out="slipway submit JOB"))
+        return _newest(store, there)
+    if named := [run_id for run_id in there if run_id.rpartition("-")[0] == text]:
+        return _newest(store, named)
+    begun = [run_id for run_id in there if text and run_id.startswith(text)]
     if len(begun) > 1:
-        raise UserError(Problem(where="", what=f"run {text}", why=f"could be {' or '.join(sorted(begun))}"))
+        raise UserError(Problem(where="", what=f"run {text}", why=f"could be {' or '.join(begun)}"))
     if not begun:
         raise _no_run(store, text)
     return begun[0]
@@ -136,6 +130,24 @@ def remove(store: Store, run_id: str) -> None:
     """Forget a run; its artifacts stay until `gc`. The plan goes first: without it the run is not there."""
     store.delete(plan_key(run_id))
     store.delete_many([info.key for info in store.list(f"{RUNS}/{run_id}")])
+
+
+def _newest(store: Store, runs: Sequence[str]) -> str:
+    return runs[0] if len(runs) == 1 else _summaries(store, runs, set())[0].run_id
+
+
+def _summaries(store: Store, runs: Sequence[str], driven: set[str]) -> list[RunSummary]:
+    """Newest first. Each takes a dozen small reads: of a remote store several are made at a time."""
+
+    def summary(run_id: str) -> RunSummary:
+        return _summary(store, run_id, run_id in driven)
+
+    if store.local_path("") is not None:
+        found = [summary(run_id) for run_id in runs]
+    else:
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = list(pool.map(summary, runs))
+    return sorted(found, key=lambda run: -(run.created_s or 0.0))
 
 
 def _summary(store: Store, run_id: str, alive: bool) -> RunSummary:
