@@ -39,6 +39,9 @@ TRAIN = train_params(
     save_every=0.5,
 )
 PARAMS_BY_KIND: dict[StageKind, Any] = {
+    StageKind.IMAGE: ImageParams(
+        repository="registry.example.com/ml", base="debian:12", architectures=["9.0"]
+    ),
     StageKind.DATA: DataParams(
         splits={"train": [DataFile(path="/ü.jsonl", size_bytes=3, sha256="0" * 64, format="alpaca")]}
     ),
@@ -119,16 +122,16 @@ def edited(path: str, value: Any) -> bytes:
         ("engine", "spark", "Plan.engine"),
         ("stages", {}, "Plan.stages"),
         ("stages/0", [], "StagePlan"),
-        ("stages/0/kind", "bake", "bake"),
-        ("stages/0/inputs", {"data": 3}, "StagePlan.inputs"),
-        ("stages/0/params", None, "DataParams"),
-        ("stages/0/params/splits/train/0/size_bytes", "3", "DataFile.size_bytes"),
-        ("stages/0/params/splits/train/0/extra", 1, "'extra'"),
-        ("stages/3/params/learning_rate", "2e-4", "TrainParams.learning_rate"),
-        ("stages/3/params/world_size", 1.5, "TrainParams.world_size"),
-        ("stages/3/params/world_size", True, "TrainParams.world_size"),
-        ("stages/3/params/gradient_checkpointing", 1, "TrainParams.gradient_checkpointing"),
-        ("stages/3/params/lora/target_modules", [1], "LoraParams.target_modules"),
+        ("stages/1/kind", "bake", "bake"),
+        ("stages/1/inputs", {"data": 3}, "StagePlan.inputs"),
+        ("stages/1/params", None, "DataParams"),
+        ("stages/1/params/splits/train/0/size_bytes", "3", "DataFile.size_bytes"),
+        ("stages/1/params/splits/train/0/extra", 1, "'extra'"),
+        ("stages/4/params/learning_rate", "2e-4", "TrainParams.learning_rate"),
+        ("stages/4/params/world_size", 1.5, "TrainParams.world_size"),
+        ("stages/4/params/world_size", True, "TrainParams.world_size"),
+        ("stages/4/params/gradient_checkpointing", 1, "TrainParams.gradient_checkpointing"),
+        ("stages/4/params/lora/target_modules", [1], "LoraParams.target_modules"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(path: str, value: Any, named: str) -> None:
