@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from artifacts.contract import EXIT_FAILED, EXIT_USER_ERROR, Plan, StageKind, StagePlan
-from launcher.backends.pod_template import CONTAINER, PLAN_FILE, WORK, Object, Pod, pod_template
+from artifacts.contract import Plan, StageKind, StagePlan
+from launcher.backends.pod_template import PLAN_FILE, WORK, Object, Pod, pod_template
 from launcher.backends.rayjob import ray_job_spec
 from launcher.errors import Problem, UserError
 from launcher.names import short_key
@@ -26,6 +26,8 @@ DRIVE = "slipway/drive"
 #: The pilot must see how a stage ended, however short `limits.keep_s` is.
 _LEAST_KEEP_S = 300
 _PILOT_RETRIES = 20
+#: Patch of the pilot's Job: no other pod after this one.
+LAST_PILOT: Object = {"spec": {"backoffLimit": 0}}
 #: Of a ConfigMap's data (Kubernetes API, `MaxSecretSize`), less its names.
 _MAX_PLAN_BYTES = 1024**2 - 1024
 #: Ray's job server, which the operator speaks to (and people, through the API server).
@@ -109,8 +111,11 @@ def network_policy(plan: Plan, run_id: str) -> Object:
 
 
 def pilot_job(plan: Plan, run_id: str, images: Images) -> Object:
-    """The Job that drives the run to its end. A pilot that is lost is replaced; one that says that the run
-    has failed is not."""
+    """The Job that drives the run to its end. A pilot that is lost is replaced at once; one that knows that
+    the run has failed says so with `LAST_PILOT`.
+
+    A podFailurePolicy could say it too, but with one a pod that stays Terminating on a lost node is not
+    replaced (Kubernetes, `podReplacementPolicy`), and nobody would drive. The Lease lets only one drive."""
     profile = KubernetesCluster.model_validate(plan.profile)
     resources = profile.resources.pilot
     marks = labels(plan, run_id)
@@ -126,17 +131,8 @@ def pilot_job(plan: Plan, run_id: str, images: Images) -> Object:
         secrets=False,
         spec={"restartPolicy": "Never"},
     )
-    ended = {"containerName": CONTAINER, "operator": "In", "values": [EXIT_FAILED, EXIT_USER_ERROR]}
-    return _job(
-        profile,
-        pilot_name(run_id),
-        marks,
-        {
-            "backoffLimit": _PILOT_RETRIES,
-            "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": ended}, _IGNORE_DISRUPTION]},
-            "template": pod_template(profile, pod),
-        },
-    )
+    spec = {"backoffLimit": _PILOT_RETRIES, "template": pod_template(profile, pod)}
+    return _job(profile, pilot_name(run_id), marks, spec)
 
 
 def stage_object(plan: Plan, run_id: str, stage: StagePlan, images: Images, drive: str = "") -> Object:

@@ -13,7 +13,6 @@ from launcher.commands.output import say, say_now, show_json
 
 if TYPE_CHECKING:
     from launcher.doctor import Check
-    from launcher.spec.kubernetes import KubernetesCluster
 
 
 def doctor(

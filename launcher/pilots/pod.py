@@ -61,6 +61,10 @@ def pilot(plan: Plan, run_id: str) -> int:
     lease.acquire(waiting=lambda holder: print(f"waiting: {holder} drives {run_id}", flush=True))
     try:
         return _drive(plan, run_id, store, kube, images, job)
+    except SlipwayError as error:
+        if error.exit_code != EXIT_CLUSTER_ERROR:
+            kube.patch("Job", name, manifest.LAST_PILOT)
+        raise
     finally:
         lease.release()
 

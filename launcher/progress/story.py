@@ -50,7 +50,7 @@ def _of_stage(row: Row) -> str:
         case "restarted":
             return f"{row['stage']} restarted: {row.get('reason', '')}"
         case "note":
-            return f"{row['stage']}: {row['text']}"
+            return f"{row['stage']}: {row['text']}" if row["text"] else ""
         case "failed":
             return f"{row['stage']} failed: {row.get('cause', '')}"
         case "drained":

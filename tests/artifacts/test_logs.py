@@ -1,4 +1,4 @@
-"""Logs in the store: every line once and in order, whatever the writer's objects become meanwhile; a store that
+"""Logs in the store: every line once and in order, whatever becomes of the objects meanwhile; a store that
 fails holds nobody up."""
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import pytest
 
 from artifacts.local import LocalStore
 from artifacts.segments import SegmentReader, SegmentWriter, read_all
+from tests.artifacts.remote import RemoteStore
 
 PREFIX = "train/key/metrics"
 
@@ -90,3 +91,30 @@ def test_threads_lose_no_rows(store: LocalStore) -> None:
     writer.flush()
     rows = [(row["thread"], row["number"]) for row in read_all(store, PREFIX)]
     assert sorted(rows) == [(thread, number) for thread in range(4) for number in range(50)]
+
+
+def test_a_remote_store_is_read_several_segments_at_a_time_in_their_order(tmp_path: Path) -> None:
+    store = RemoteStore(tmp_path / "store")
+    writer = SegmentWriter(store, "events", "one")
+    for number in range(40):
+        writer.append({"number": number})
+        writer.flush()
+    reader = SegmentReader(store, "events")
+    assert [row["number"] for row in reader.poll()] == list(range(40))
+    assert reader.poll() == []
+
+
+@pytest.mark.parametrize(("remote", "age_s", "segments"), [(False, 600, 10), (True, 10, 10), (True, 600, 1)])
+def test_in_a_remote_store_an_old_stream_is_written_less_often(
+    tmp_path: Path, remote: bool, age_s: int, segments: int
+) -> None:
+    """Ten rows in five seconds."""
+    store, now = (RemoteStore if remote else LocalStore)(tmp_path / "store"), [0.0]
+    writer = SegmentWriter(store, "events", "one", flush_every_s=0.5, clock=lambda: now[0])
+    now[0] = float(age_s)
+    writer.flush()
+    for number in range(10):
+        now[0] += 0.5
+        writer.append({"number": number})
+    writer.flush()
+    assert len(list(store.list("events"))) == segments

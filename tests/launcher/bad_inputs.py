@@ -232,8 +232,8 @@ VALUES = [
     ),
     bad_job(
         "remote data",
-        f"name: bot\n{MODEL}data: {{train: 's3://bucket/train.jsonl'}}\n",
-        ("job.yaml:3:8", "data.train", "only local files"),
+        f"name: bot\n{MODEL}data: {{train: 'gs://bucket/train.jsonl'}}\n",
+        ("job.yaml:3:8", "data.train", "no address of a data file", "s3://bucket/key"),
     ),
     bad_job(
         "everything at once",

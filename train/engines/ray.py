@@ -62,8 +62,6 @@ def run(job: RankJob, context: StageContext) -> str:
     work = Path(job.work)
     with drain.busy(work), ThreadPoolExecutor(1) as pool:
         group = _Group(context, work, pool)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, group.signal)
         return supervise(job, context, group.launch, stopping=group.is_stopping)
 
 
@@ -107,7 +105,7 @@ class _Group:
         self._wait_s = float(limits.get("pending_s", WAIT_S))
         self._signalled = False
 
-    def signal(self, *_: Any) -> None:
+    def _signal(self, *_: Any) -> None:
         self._signalled = True
 
     def is_stopping(self) -> bool:
@@ -115,18 +113,17 @@ class _Group:
         return self._is_stopping_here() or self._context.store.exists(stop_key(self._context.run_id))
 
     def launch(self, job: RankJob) -> str | None:
-        # In the main thread Ray would take over the signals: SIGTERM in init(), SIGINT in fit().
-        attempt = self._pool.submit(self._attempt, job)
-        told = False
-        while not wait([attempt], POLL_S).done:
-            if not told and self._is_stopping_here():
-                told = self._tell_ranks(job.attempt)
-        return attempt.result()
-
-    def _attempt(self, job: RankJob) -> str | None:
         with _connected(self._demand.workers):
+            for number in (signal.SIGTERM, signal.SIGINT):  # Ray has taken them
+                signal.signal(number, self._signal)
             machines = self._await_machines(leaving=self._leaving(job.attempt - 1))
-            return _fit(job, self._demand, machines)
+            # In the main thread, fit() would take SIGINT again.
+            fitting = self._pool.submit(_fit, job, self._demand, machines)
+            told = False
+            while not wait([fitting], POLL_S).done:
+                if not told and self._is_stopping_here():
+                    told = self._tell_ranks(job.attempt)
+            return fitting.result()
 
     def _is_stopping_here(self) -> bool:
         return self._signalled or drain.is_asked_to_stop(self._work)
