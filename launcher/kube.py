@@ -46,6 +46,8 @@ FIELD_MANAGER = "slipway"
 TIMEOUT_S = 30.0
 #: Pauses between attempts at a server that does not answer, is overloaded or is being replaced.
 _RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+#: A server that has never answered is more likely a mistake than a hiccup.
+_FIRST_RETRIES = 2
 _TRANSIENT = (429, 500, 502, 503, 504)
 
 
@@ -65,6 +67,7 @@ class Kube:
 
     def __init__(self, client: Any, namespace: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._client, self.namespace, self._sleep = client, namespace, sleep
+        self._has_answered = False
 
     @classmethod
     def connect(cls, namespace: str, context: str | None = None) -> Kube:
@@ -182,9 +185,12 @@ class Kube:
         return answer
 
     def _send(self, method: str, path: str, body: Any, content: str) -> bytes:
-        for delay_s in (*_RETRY_DELAYS_S, None):
+        delays_s = _RETRY_DELAYS_S if self._has_answered else _RETRY_DELAYS_S[:_FIRST_RETRIES]
+        for delay_s in (*delays_s, None):
             try:
-                return self._send_once(method, path, body, content)
+                answer = self._send_once(method, path, body, content)
+                self._has_answered = True
+                return answer
             except (KubeError, ClusterError) as error:
                 transient = not isinstance(error, KubeError) or error.status in _TRANSIENT
                 if delay_s is None or not transient:

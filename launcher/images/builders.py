@@ -10,8 +10,8 @@ from typing import Literal
 Builder = Literal["docker", "podman", "buildah"]
 
 DOCKERFILE = "images/Dockerfile"
-#: Times of all files in a layer: with them two builds of one thing are one layer. 1980, the oldest that zip
-#: archives (wheels) can hold.
+#: Times of all files in a layer: with them two builds of one thing have the same layers. 1980, the oldest
+#: that zip archives (wheels) can hold.
 EPOCH_S = 315532800
 #: What nodes run on; the locks' CUDA libraries are those of this platform.
 PLATFORM = "linux/amd64"

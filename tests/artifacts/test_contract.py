@@ -11,6 +11,7 @@ from artifacts.contract import (
     DataFile,
     DataParams,
     Derived,
+    ImageParams,
     LoraParams,
     MergeParams,
     ModelParams,
@@ -38,6 +39,9 @@ TRAIN = train_params(
     save_every=0.5,
 )
 PARAMS_BY_KIND: dict[StageKind, Any] = {
+    StageKind.IMAGE: ImageParams(
+        repository="registry.example.com/ml", base="debian:12", architectures=["9.0"]
+    ),
     StageKind.DATA: DataParams(
         splits={"train": [DataFile(path="/ü.jsonl", size_bytes=3, sha256="0" * 64, format="alpaca")]}
     ),
@@ -46,6 +50,7 @@ PARAMS_BY_KIND: dict[StageKind, Any] = {
     StageKind.TRAIN: TRAIN,
     StageKind.MERGE: MergeParams(),
     StageKind.PREDICT: PredictParams(limit_records=5),
+    StageKind.IMAGE: ImageParams(repository="registry/ml", architectures=["9.0"]),
 }
 PLAN = Plan(
     name="bot",
@@ -67,7 +72,7 @@ PLAN = Plan(
 def test_every_kind_has_params_and_a_folder() -> None:
     assert set(PARAMS) == set(StageKind) == set(PARAMS_BY_KIND)
     folders = [kind.folder for kind in StageKind]
-    assert folders == ["data", "models", "prepared", "train", "merged", "predictions"]
+    assert folders == ["images", "data", "models", "prepared", "train", "merged", "predictions"]
 
 
 def test_a_plan_survives_json() -> None:
@@ -117,16 +122,16 @@ def edited(path: str, value: Any) -> bytes:
         ("engine", "spark", "Plan.engine"),
         ("stages", {}, "Plan.stages"),
         ("stages/0", [], "StagePlan"),
-        ("stages/0/kind", "bake", "bake"),
-        ("stages/0/inputs", {"data": 3}, "StagePlan.inputs"),
-        ("stages/0/params", None, "DataParams"),
-        ("stages/0/params/splits/train/0/size_bytes", "3", "DataFile.size_bytes"),
-        ("stages/0/params/splits/train/0/extra", 1, "'extra'"),
-        ("stages/3/params/learning_rate", "2e-4", "TrainParams.learning_rate"),
-        ("stages/3/params/world_size", 1.5, "TrainParams.world_size"),
-        ("stages/3/params/world_size", True, "TrainParams.world_size"),
-        ("stages/3/params/gradient_checkpointing", 1, "TrainParams.gradient_checkpointing"),
-        ("stages/3/params/lora/target_modules", [1], "LoraParams.target_modules"),
+        ("stages/1/kind", "bake", "bake"),
+        ("stages/1/inputs", {"data": 3}, "StagePlan.inputs"),
+        ("stages/1/params", None, "DataParams"),
+        ("stages/1/params/splits/train/0/size_bytes", "3", "DataFile.size_bytes"),
+        ("stages/1/params/splits/train/0/extra", 1, "'extra'"),
+        ("stages/4/params/learning_rate", "2e-4", "TrainParams.learning_rate"),
+        ("stages/4/params/world_size", 1.5, "TrainParams.world_size"),
+        ("stages/4/params/world_size", True, "TrainParams.world_size"),
+        ("stages/4/params/gradient_checkpointing", 1, "TrainParams.gradient_checkpointing"),
+        ("stages/4/params/lora/target_modules", [1], "LoraParams.target_modules"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(path: str, value: Any, named: str) -> None:

@@ -115,7 +115,7 @@ def test_differences_are_marked(tmp_path: Path) -> None:
     assert "opens at 6 in the <mark>evening</mark>, every day" in html
 
 
-@pytest.mark.parametrize("until", list(StageKind))
+@pytest.mark.parametrize("until", [kind for kind in StageKind if kind != StageKind.IMAGE])
 @pytest.mark.parametrize("ending", ["failed", "drained"])
 def test_a_run_that_ended_early(tmp_path: Path, until: StageKind, ending: str) -> None:
     found = page(write_run(tmp_path, until=until, ending=ending))
