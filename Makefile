@@ -13,7 +13,7 @@ ready := $(venv)/.ready
 environment := $(if $(filter local,$(CLUSTER)),$(ready)-train,$(ready)-launcher)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test test-gpu test-cluster check format lock docs clean \
+.PHONY: help setup setup-dev run test test-gpu test-cluster test-cluster-slow check format lock docs clean \
         images submit stage render plan init pin status logs dashboard resume cancel runs gc fetch verify report data schema clusters doctor
 
 help: ## list the targets
@@ -35,7 +35,10 @@ test-gpu: $(ready)-dev ## run the tests that need a CUDA GPU
 	@$(bin)/python -m pytest -m gpu $(ARGS)
 
 test-cluster: $(ready)-dev ## run the tests on the Kubernetes cluster of KUBECONFIG (docs/operations.md)
-	@$(bin)/python -m pytest tests/cluster -m cluster --timeout 1200 $(ARGS)
+	@$(bin)/python -m pytest tests/cluster -m "cluster and not slow" --timeout 1200 $(ARGS)
+
+test-cluster-slow: $(ready)-dev ## run those that take minutes each and repeat in small what others show whole
+	@$(bin)/python -m pytest tests/cluster -m "cluster and slow" --timeout 1200 $(ARGS)
 
 check: $(ready)-dev ## format, lint and type checks alone
 	@$(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy

@@ -222,7 +222,7 @@ def test_somebody_who_deletes_a_stage_is_noticed(scene: Make) -> None:
     assert one.until(lambda observation: one.object()).phase == "running"
 
 
-# Trainings --------------------------------------------------------------------------------------------------
+# Trainings, slow: test_faults.py takes the pods of a real one away ------------------------------------------
 
 
 def rounds(one: Scene) -> bool:
@@ -234,6 +234,7 @@ def rounds(one: Scene) -> bool:
 START_S = 600
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_training_survives_a_lost_worker_and_a_suspension(scene: Make) -> None:
     one = scene("rounds:16:2,commit", StageKind.TRAIN)
@@ -251,6 +252,7 @@ def test_a_training_survives_a_lost_worker_and_a_suspension(scene: Make) -> None
     assert decide(one.ended(240)) == Done()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_training_whose_head_is_deleted_goes_on(scene: Make) -> None:
     """The head's preStop hook has the training save and end. Either the operator still sees that (exit code
@@ -291,6 +293,7 @@ def lose_node(settings: dict[str, str]) -> Iterator[Callable[[str], None]]:
         subprocess.run([*shlex.split(up), node], check=True, capture_output=True, timeout=300)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_worker_on_a_lost_node_is_replaced(scene: Make, lose_node: Callable[[str], None]) -> None:
     one = scene("rounds:2000:2,commit", StageKind.TRAIN)
@@ -334,6 +337,7 @@ def test_a_stage_on_a_lost_node_is_started_elsewhere(scene: Make, lose_node: Cal
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_drained_training_is_told_by_its_exit_code_and_removed_when_asked(scene: Make) -> None:
     one = scene("rounds:2:2,sleep:5,exit:75", StageKind.TRAIN)
