@@ -12,6 +12,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def begin(images: Place, tmp_path: Path) -> Iterator[Begin]:
     begun: list[Run] = []
 
     def submit(name: str) -> Run:
-        training = {"steps": STEPS, "save_every": SAVE_EVERY, "seed": len(name)}
+        training = {"steps": STEPS, "save_every": SAVE_EVERY, "seed": zlib.crc32(name.encode())}
         job = write_job(tmp_path, name, training=training, strategy="fsdp", after=[])
         run = Run(images.store, images.json("submit", str(job), "--detach")["run"])
         begun.append(run)
