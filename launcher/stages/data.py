@@ -94,7 +94,9 @@ class _Looking:
                 Problem(where=where, what=what, why=fault.why, way_out=fault.way_out) for fault in faults
             ]
             return None
-        found.derived.append(Derived(field=f"{place}.format", value=head.format, reason=_said(path, head)))
+        # Part of the plan, so of the run's id: the same from whatever folder the command is given.
+        name = shown(path, below=self.job.path.absolute().parent)
+        found.derived.append(Derived(field=f"{place}.format", value=head.format, reason=_said(name, head)))
         format = cast(RecordFormat, head.format)
         return DataFile(path=str(path), size_bytes=size_bytes, sha256=sha256, format=format)
 
@@ -129,11 +131,11 @@ def _head_faults(head: Head, on_error: str) -> list[Fault]:
     return [*(Fault(text) for text in head.bad), Fault(counts, "mend them, or write data.on_error: skip")]
 
 
-def _said(path: Path, head: Head) -> str:
+def _said(name: str, head: Head) -> str:
     """`train.jsonl: JSON lines, format alpaca (detected), 400 records`."""
     where = "" if head.whole else " in the first 64 MB"
     skipped = f", {head.bad_records:,} bad ones to be skipped" if head.bad_records else ""
-    return f"{shown(path)}: {head.said}, {head.records:,} records{where}{skipped}"
+    return f"{name}: {head.said}, {head.records:,} records{where}{skipped}"
 
 
 def read_head(path: Path, format: str) -> Head:
@@ -178,9 +180,9 @@ def _key_params(params: DataParams, splits: Mapping[str, list[DataFile]]) -> dic
     }
 
 
-def shown(path: Path) -> str:
-    """The path as people best read it: relative to the working directory where it lies below."""
+def shown(path: Path, below: Path | None = None) -> str:
+    """The path as people best read it: relative to the working directory (or `below`) where it lies there."""
     try:
-        return str(path.relative_to(Path.cwd()))
+        return str(path.relative_to(below or Path.cwd()))
     except ValueError:
         return str(path)

@@ -13,7 +13,9 @@ from artifacts.contract import Plan, StageKind, TrainParams
 from launcher.digests import Digests
 from launcher.errors import UserError
 from launcher.machine import Gpu, Machine
+from launcher.plan import make
 from launcher.planning import text as plan_text
+from launcher.spec.load import load_cluster, load_job
 from tests.launcher.plans import (
     EIGHT_H100,
     GIB,
@@ -367,3 +369,18 @@ def test_gpus_of_different_size_count_as_the_smallest(tmp_path: Path) -> None:
     mixed = Machine(32, 256 * GIB, (H100, Gpu("NVIDIA L4", 22 * GIB, (8, 9))))
     total = reasons(make_plan(tmp_path, mixed))["memory.worker.total"]
     assert "of 23.6 GB on its GPU" in total[1]
+
+
+def test_the_run_is_the_same_from_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text('{"instruction": "Say yes.", "output": "yes"}\n' * 4)
+    job = folder / "bot.yaml"
+    job.write_text("name: bot\nmodel: {twin: {}}\ndata: {train: train.jsonl}\n")
+    found = set()
+    for place, name in ((tmp_path, "jobs/bot.yaml"), (folder, "bot.yaml"), (tmp_path, str(job))):
+        monkeypatch.chdir(place)
+        profile = tmp_path / "local.yaml"
+        profile.write_text(f"backend: local\nstore: {tmp_path}/store\nwork: {tmp_path}/work\n")
+        found.add(make(load_job(name), load_cluster(profile), Machine(2, 2**34)).run_id)
+    assert len(found) == 1
