@@ -25,8 +25,10 @@ def preload() -> None:
     are set before numpy and pyarrow are imported; so forking afterwards is safe.
     """
     from train import lean_deepspeed
+    from train.processes import own_progress_lock
 
     lean_deepspeed.prepare()
+    own_progress_lock()
     for module in MODULES:
         importlib.import_module(module)
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping

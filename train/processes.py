@@ -7,6 +7,7 @@ import ctypes
 import math
 import os
 import signal
+import threading
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -33,6 +34,14 @@ def die_with_parent(parent: int, number: signal.Signals = signal.SIGKILL) -> Non
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number))
     if os.getppid() != parent:  # it ended before the call
         os.kill(os.getpid(), number)
+
+
+def own_progress_lock() -> None:
+    """Progress bars of this process and those forked from it lock for themselves: tqdm's own lock is shared
+    by forks, and one that is killed while it draws would block all the others for ever."""
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())
 
 
 def reset_signals() -> None:

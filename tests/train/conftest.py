@@ -18,6 +18,10 @@ ROOT = str(Path(__file__).parents[2])
 if ROOT not in sys.path:  # ranks import this file as tests.train.conftest
     sys.path.insert(0, ROOT)
 
+from train.processes import own_progress_lock  # noqa: E402
+
+own_progress_lock()  # tests kill processes that are forked from this one
+
 Ranks = Callable[..., list[Any]]
 TIMEOUT_S = 240
 

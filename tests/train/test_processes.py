@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,19 @@ def test_a_containers_share_of_a_node_of_eight_cores(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"{text}\n")
     assert available_cores(tmp_path) == expected
+
+
+def test_a_process_killed_while_it_draws_blocks_nobody() -> None:
+    program = (
+        "import os, signal, tqdm\n"
+        "from train.processes import own_progress_lock\n"
+        "own_progress_lock()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    tqdm.tqdm.get_lock().acquire()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "os.waitpid(child, 0)\n"
+        "list(tqdm.tqdm([1, 2]))\n"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", program], cwd=root, check=True, timeout=60, capture_output=True)
