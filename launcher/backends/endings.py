@@ -64,6 +64,19 @@ def pause(body: Object) -> str:
     return _PAUSES["Suspended"] if body.get("spec", {}).get("suspend") else ""
 
 
+def queue_says(body: Object, events: Sequence[Object]) -> str:
+    """The queue's newest word on why the object waits, empty where it has said nothing. Kueue tells it in
+    events of the workload that it makes for an object, named `<kind>-<name>-<hash>`."""
+    workload = f"{str(body.get('kind', '')).lower()}-{body['metadata']['name']}-"
+    said = [
+        event
+        for event in events
+        if event["involvedObject"]["name"].startswith(workload) and event.get("reason") == "Pending"
+    ]
+    newest = max(said, key=lambda event: str(event.get("lastTimestamp") or ""), default={})
+    return str(newest.get("message", ""))
+
+
 def can_save(body: Object, pods: Sequence[Object]) -> bool:
     """Whether a program of it runs that could heed a stop request."""
     if body.get("kind") == "RayJob":

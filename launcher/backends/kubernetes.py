@@ -205,7 +205,8 @@ class KubernetesBackend:
                 self._delete(stage, attempt)
             return Observation(phase="running", note="asked to save and stop")
         if paused := endings.pause(body):
-            return Observation(phase="running", note=paused)
+            said = endings.queue_says(body, self._looks.of_queue())
+            return Observation(phase="running", note=f"{paused}: {said}" if said else paused)
         lost = self._lost_nodes.notice(pods)
         if lost.removed and body["kind"] == "Job":
             end = Ending(None, "node-lost", f"node {lost.node} is not ready")

@@ -53,6 +53,10 @@ class Looks:
             event for name in names for event in self._keep("Event", name, DETAILS_EVERY_S, self._warnings)
         ]
 
+    def of_queue(self) -> list[Object]:
+        """Events of the workloads that a queue holds."""
+        return self._keep("Event", "", DETAILS_EVERY_S, lambda _: self._of_kind("Workload"))
+
     def node(self, name: str) -> Object | None:
         """The node; None where it is gone. Raises KubeError with status 403 where it may not be read."""
         return self._keep("Node", name, DETAILS_EVERY_S, lambda name: self._kube.get("Node", name))
@@ -66,6 +70,9 @@ class Looks:
 
     def _warnings(self, name: str) -> list[Object]:
         return self._kube.list("Event", fields=f"type=Warning,involvedObject.name={name}")
+
+    def _of_kind(self, kind: str) -> list[Object]:
+        return self._kube.list("Event", fields=f"involvedObject.kind={kind}")
 
     def _labelled(self, kind: str) -> list[Object]:
         return self._kube.list(kind, labels=self._selector)

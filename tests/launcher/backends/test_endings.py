@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.backends.endings import Ending, ending, pause
+from launcher.backends.endings import Ending, ending, pause, queue_says
 from tests.launcher.backends.api_answers import answer
 
 
@@ -115,3 +115,22 @@ def test_why_nothing_runs_by_intention() -> None:
     assert pause(job) == ""
     job["spec"]["suspend"] = True
     assert "queue" in pause(job)
+
+
+def pending(workload: str, message: str, at: str, reason: str = "Pending") -> dict[str, object]:
+    about = {"kind": "Workload", "name": workload}
+    return {"involvedObject": about, "reason": reason, "message": message, "lastTimestamp": at}
+
+
+def test_the_queues_newest_word_is_told() -> None:
+    body = {"kind": "RayJob", "metadata": {"name": "slipway-train-1a2b"}}
+    short = "couldn't assign flavors to pod set workers: insufficient unused quota for nvidia.com/gpu"
+    events = [
+        pending("rayjob-slipway-train-1a2b-5c3f2", "borrowing is not allowed", "2026-11-21T10:00:00Z"),
+        pending("rayjob-slipway-train-1a2b-5c3f2", short, "2026-11-21T10:05:00Z"),
+        pending("rayjob-slipway-train-1a2b-5c3f2", "Quota reserved", "2026-11-21T10:06:00Z", "QuotaReserved"),
+        pending("rayjob-slipway-train-9999-5c3f2", "another's", "2026-11-21T10:07:00Z"),
+        pending("job-slipway-train-1a2b-5c3f2", "of another kind", "2026-11-21T10:07:00Z"),
+    ]
+    assert queue_says(body, events) == short
+    assert queue_says(body, []) == ""
