@@ -28,6 +28,7 @@ from launcher.progress.last_words import last_words
 from launcher.spec.kubernetes import KubernetesCluster
 from launcher.stages.done import is_done
 from launcher.stages.image import Images
+from launcher.stages.pods import runs_in_cluster
 from launcher.status import Observation
 
 #: Endings that are this backend's judgement: the object itself would go on.
@@ -75,7 +76,7 @@ class KubernetesBackend:
     # The four methods of a backend ----------------------------------------------------------------------
 
     def start(self, stage: StagePlan) -> None:
-        if stage.kind in (StageKind.IMAGE, StageKind.DATA):  # made where the sources and the data files lie
+        if not runs_in_cluster(stage):  # it is made where the sources and the data files lie
             way_out = f"`slipway stage JOB --cluster {self._plan.cluster}` makes it"
             raise ClusterError(f"stage {stage.kind}", "its artifact is not in the store", way_out)
         attempt = self._attempts.get(stage.key)

@@ -27,6 +27,7 @@ from launcher.pilots.stored_logs import StoredLogs
 from launcher.progress.journal import local_user
 from launcher.spec.kubernetes import KubernetesCluster
 from launcher.stages.image import Images, read_images
+from launcher.stages.pods import runs_in_cluster
 
 #: Label of a pilot's Job: who started it. Beside the plan, so that the same job by two people is one run.
 USER_LABEL = "slipway/user"
@@ -86,7 +87,7 @@ class KubernetesPilots:
             raise self._not_staged(", ".join(stage.kind for stage in missing))
         if stage is None:
             return manifest.run_objects(plan, run_id, images)
-        in_pods = [str(it.kind) for it in plan.stages if it.kind not in (StageKind.IMAGE, StageKind.DATA)]
+        in_pods = [str(it.kind) for it in plan.stages if runs_in_cluster(it)]
         if stage not in in_pods:
             why, way_out = "no pod carries it out", f"one of {', '.join(in_pods)}"
             raise UserError(Problem(where="", what=f"--stage {stage}", why=why, way_out=way_out))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from artifacts.contract import DataParams, Plan, PrepareParams, StageKind
+from artifacts.contract import DataFile, DataParams, Plan, PrepareParams, StageKind
 from artifacts.events import Events
 from artifacts.local import LocalStore
 from artifacts.manifest import ArtifactWriter
@@ -87,9 +87,9 @@ class ApiServer:
 class Yard:
     """A run of one stage, its store, and time that stands still until it is told to go on."""
 
-    def __init__(self, folder: Path, kind: StageKind = StageKind.PREPARE) -> None:
+    def __init__(self, folder: Path, kind: StageKind = StageKind.PREPARE, params: Any = None) -> None:
         self.store, self.kube, self.now_s = LocalStore(folder), ApiServer(), 1000.0
-        params: Any = PrepareParams(max_length=64, packing=True)
+        params = params or PrepareParams(max_length=64, packing=True)
         if kind == StageKind.TRAIN:
             params = plan_parts.train_params(world_size=2)
         self.stage = plan_parts.stage(kind, params, "0123456789ab".ljust(64, "0"))
@@ -153,6 +153,14 @@ def test_what_only_a_laptop_can_make_is_asked_for(tmp_path: Path) -> None:
     data = plan_parts.stage(StageKind.DATA, DataParams(splits={}))
     with pytest.raises(ClusterError, match="slipway stage JOB --cluster test"):
         yard.backend.start(data)
+
+
+def test_data_that_lies_elsewhere_is_checked_by_a_pod(tmp_path: Path) -> None:
+    file = DataFile(path="s3://bucket/train.jsonl", size_bytes=0, sha256="0" * 64, format="auto")
+    yard = Yard(tmp_path, StageKind.DATA, DataParams(splits={"train": [file]}))
+    yard.backend.start(yard.stage)
+    assert yard.object["kind"] == "Job"
+    assert "launcher.stages.data_run" in json.dumps(yard.object)
 
 
 def test_many_looks_are_few_requests(yard: Yard) -> None:
