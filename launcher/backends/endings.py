@@ -12,7 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from artifacts.contract import EXIT_DONE, EXIT_DRAINED, EXIT_USER_ERROR
-from launcher.backends.pods import RAY_NODE_TYPE, PodEnd, exit_code, main_state, memory_killed, pod_end
+from launcher.backends.pods import (
+    RAY_NODE_TYPE,
+    STAGE,
+    PodEnd,
+    event_time,
+    exit_code,
+    main_state,
+    memory_killed,
+    pod_end,
+)
 from launcher.backends.waiting import Object
 from launcher.kube import condition
 
@@ -73,7 +82,7 @@ def queue_says(body: Object, events: Sequence[Object]) -> str:
         for event in events
         if event["involvedObject"]["name"].startswith(workload) and event.get("reason") == "Pending"
     ]
-    newest = max(said, key=lambda event: str(event.get("lastTimestamp") or ""), default={})
+    newest = max(said, key=event_time, default={})
     return str(newest.get("message", ""))
 
 
@@ -135,7 +144,7 @@ def _of_pod(end: PodEnd, advice: str) -> Ending:
 def stage_advice(job: Object, end: PodEnd) -> str:
     if end.ended_by != "memory-limit":
         return ""
-    return _memory_advice(str(job["metadata"].get("labels", {}).get("slipway/stage", "")))
+    return _memory_advice(str(job["metadata"].get("labels", {}).get(STAGE, "")))
 
 
 def _memory_advice(resource: str) -> str:

@@ -19,7 +19,7 @@ from launcher.backends.endings import Ending
 from launcher.backends.looks import Looks
 from launcher.backends.lost_nodes import LostNodes, unix_s
 from launcher.backends.patience import Patience
-from launcher.backends.pods import note, pod_facts
+from launcher.backends.pods import RUN, is_pending, note, pod_facts
 from launcher.backends.waiting import Object
 from launcher.errors import ClusterError
 from launcher.kube import Kube, KubeError
@@ -250,7 +250,7 @@ class KubernetesBackend:
         return _Attempt(Patience(self._limits.pending_s, self._clock, self._now), uid)
 
     def _of_this_run(self, body: Object) -> bool:
-        return bool((body["metadata"].get("labels") or {}).get("slipway/run") == self._run_id)
+        return bool((body["metadata"].get("labels") or {}).get(RUN) == self._run_id)
 
     def _of_this_drive(self, body: Object) -> bool:
         drive = (body["metadata"].get("annotations") or {}).get(manifest.DRIVE)
@@ -279,7 +279,7 @@ def _kind(stage: StagePlan) -> str:
 
 def _silent(body: Object, pods: Sequence[Object]) -> list[str]:
     """Names of objects whose state alone does not say why they wait; their events do."""
-    names = [pod["metadata"]["name"] for pod in pods if _pending(pod) and pod["spec"].get("nodeName")]
+    names = [pod["metadata"]["name"] for pod in pods if is_pending(pod) and pod["spec"].get("nodeName")]
     cluster = body.get("status", {}).get("rayClusterName")
     makes_pods = cluster if body["kind"] == "RayJob" else body["metadata"]["name"]
     wanted = _workers_wanted(body) + 1 if body["kind"] == "RayJob" else 1
@@ -289,10 +289,6 @@ def _silent(body: Object, pods: Sequence[Object]) -> list[str]:
 def _workers_wanted(ray_job: Object) -> int:
     groups = ray_job["spec"]["rayClusterSpec"].get("workerGroupSpecs") or ()
     return sum(int(group.get("replicas", 0)) for group in groups)
-
-
-def _pending(pod: Object) -> bool:
-    return bool(pod.get("status", {}).get("phase") == "Pending")
 
 
 def _made_s(body: Object) -> float:

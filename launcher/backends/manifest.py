@@ -12,6 +12,7 @@ from typing import Any
 
 from artifacts.contract import Plan, StageKind, StagePlan
 from launcher.backends.pod_template import PLAN_FILE, WORK, Object, Pod, pod_template
+from launcher.backends.pods import JOB, KEY, RUN, STAGE
 from launcher.backends.rayjob import ray_job_spec
 from launcher.errors import Problem, UserError
 from launcher.names import short_key
@@ -56,11 +57,11 @@ def labels(plan: Plan, run_id: str, stage_kind: StageKind | str = PILOT) -> dict
     """Of an object of the run: of one stage, or of the pilot."""
     marks = {
         "app.kubernetes.io/managed-by": "slipway",
-        "slipway/run": run_id,
-        "slipway/job": plan.name,
-        "slipway/stage": str(stage_kind),
+        RUN: run_id,
+        JOB: plan.name,
+        STAGE: str(stage_kind),
     }
-    return marks if stage_kind == PILOT else {**marks, "slipway/key": short_key(plan.stage(stage_kind).key)}
+    return marks if stage_kind == PILOT else {**marks, KEY: short_key(plan.stage(stage_kind).key)}
 
 
 def run_objects(plan: Plan, run_id: str, images: Images) -> list[Object]:
@@ -90,7 +91,7 @@ def network_policy(plan: Plan, run_id: str) -> Object:
     """Who may connect to the run's pods: each other, and the operator to Ray's job server. What they connect
     to (the store, the API server, a hub) stays open."""
     profile = KubernetesCluster.model_validate(plan.profile)
-    own = {"podSelector": {"matchLabels": {"slipway/run": run_id}}}
+    own = {"podSelector": {"matchLabels": {RUN: run_id}}}
     operator = {
         "namespaceSelector": {},
         "podSelector": {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}},

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from launcher.backends.endings import Ending
 from launcher.backends.lost_nodes import unix_s
-from launcher.backends.pods import PodFact
+from launcher.backends.pods import PodFact, is_pending
 from launcher.backends.waiting import Object
 
 #: A reason to wait is told once it has lasted so long: some pass by themselves (a Secret made just after).
@@ -50,6 +50,6 @@ class Patience:
             self._no_pods_since = self._clock() if self._no_pods_since is None else self._no_pods_since
             return self._clock() - self._no_pods_since
         self._no_pods_since = None
-        pending = [pod for pod in pods if pod.get("status", {}).get("phase") == "Pending"]
+        pending = [pod for pod in pods if is_pending(pod)]
         made_s = [unix_s(pod["metadata"]["creationTimestamp"]) for pod in pending]
         return max((self._now() - at_s for at_s in made_s), default=0.0)

@@ -16,7 +16,8 @@ from launcher.backends.waiting import Object, WaitKind, explain_refusal, why_wai
 
 #: Labels that Kubernetes and KubeRay set on pods.
 RAY_CLUSTER, RAY_NODE_TYPE = "ray.io/cluster", "ray.io/node-type"
-STAGE, KEY = "slipway/stage", "slipway/key"
+#: Our own, of every object of a run and its pods.
+RUN, JOB, STAGE, KEY, ROLE = "slipway/run", "slipway/job", "slipway/stage", "slipway/key", "slipway/role"
 
 PodPhase = Literal["pending", "running", "stopping", "succeeded", "failed"]
 #: What ended a container, in the words of `launcher.status.FAILURES`; empty: it ended by itself.
@@ -77,6 +78,11 @@ def pod_facts(
     facts = [_fact(pod, said) for pod in pods]
     refused = _refused(pods, [event for event in events if names is None or _is_of(event, names)])
     return sorted([*facts, *refused], key=lambda fact: (fact.stage, fact.role, fact.name))
+
+
+def is_pending(pod: Object) -> bool:
+    """None of its containers has been started."""
+    return bool(pod.get("status", {}).get("phase") == "Pending")
 
 
 def main_state(pod: Object) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launcher.backends.pod_template import GPU, WORK, Object, Pod, pod_template
+from launcher.backends.pods import KEY, ROLE
 from launcher.planning.placement import Placement, WorkerPod, place, pods_per_node, worker_pod
 from launcher.spec.kubernetes import KubernetesCluster
 from launcher.stages.code import ROOT, TRAIN_LOCK, locked_versions
@@ -58,7 +59,7 @@ def ray_job_spec(
 
 def _head(profile: KubernetesCluster, common: Mapping[str, Any]) -> Object:
     resources = profile.resources.head
-    labels = {**common["labels"], "slipway/role": "head"}
+    labels = {**common["labels"], ROLE: "head"}
     pod = Pod(
         cpus=resources.cpus,
         memory_bytes=resources.memory_bytes,
@@ -80,7 +81,7 @@ def _head(profile: KubernetesCluster, common: Mapping[str, Any]) -> Object:
 
 def _workers(profile: KubernetesCluster, placement: Placement, common: Mapping[str, Any]) -> Object:
     each = worker_pod(placement, profile)
-    labels = {**common["labels"], "slipway/role": "worker"}
+    labels = {**common["labels"], ROLE: "worker"}
     pod = Pod(
         cpus=each.cpus,
         memory_bytes=each.memory_bytes,
@@ -121,7 +122,7 @@ def _priority(profile: KubernetesCluster) -> Object:
 def _nodes(profile: KubernetesCluster, placement: Placement, labels: Mapping[str, str]) -> Object:
     """Which nodes the workers go to."""
     nodes = profile.nodes
-    workers = {"matchLabels": {name: labels[name] for name in ("slipway/key", "slipway/role")}}
+    workers = {"matchLabels": {name: labels[name] for name in (KEY, ROLE)}}
     spec: Object = {}
     if not nodes.gpu:
         # A preference: a cluster with one node left still trains.

@@ -17,6 +17,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from launcher.backends.pods import RAY_CLUSTER, RAY_NODE_TYPE, RUN
 from launcher.errors import ClusterError, Problem, UserError
 from launcher.kube import Kube, Object
 from launcher.pilots.tunnel import Tunnel
@@ -40,14 +41,14 @@ def open_dashboard(kube: Kube, run_id: str) -> Iterator[DashboardProxy]:
 
 def find_head(kube: Kube, run_id: str) -> tuple[str, str]:
     """The name of the run's head pod, and its cluster's token."""
-    heads = kube.list("Pod", labels=f"slipway/run={run_id},ray.io/node-type=head")
+    heads = kube.list("Pod", labels=f"{RUN}={run_id},{RAY_NODE_TYPE}=head")
     running = [pod for pod in heads if pod.get("status", {}).get("phase") == "Running"]
     if not running:
         why = "its Ray cluster is still starting" if heads else "it has no Ray cluster now: only training has"
         way_out = f"`slipway status {run_id} --watch` shows how far it is"
         raise UserError(Problem(where="", what=f"dashboard of {run_id}", why=why, way_out=way_out))
     metadata = running[0]["metadata"]
-    return metadata["name"], _token(kube.get("Secret", metadata["labels"]["ray.io/cluster"]))
+    return metadata["name"], _token(kube.get("Secret", metadata["labels"][RAY_CLUSTER]))
 
 
 def _token(secret: Object | None) -> str:

@@ -18,7 +18,7 @@ from artifacts.manifest import is_complete
 from artifacts.store import Store
 from launcher import staging
 from launcher.backends import manifest
-from launcher.backends.pods import PodFact, note, pod_facts
+from launcher.backends.pods import RUN, STAGE, PodFact, note, pod_facts
 from launcher.doctor import preflight
 from launcher.errors import ClusterError, Problem, UserError
 from launcher.kube import Kube, KubeError, Object, condition
@@ -31,8 +31,6 @@ from launcher.stages.pods import runs_in_cluster
 
 #: Label of a pilot's Job: who started it. Beside the plan, so that the same job by two people is one run.
 USER_LABEL = "slipway/user"
-_RUN_LABEL, _STAGE_LABEL = "slipway/run", "slipway/stage"
-_PILOT = "pilot"
 
 #: What may be left of a run, in the order in which it is removed: whoever makes things goes first. The
 #: pilot's Lease goes with its Job.
@@ -135,8 +133,8 @@ class KubernetesPilots:
         return there is not None and is_active(there)
 
     def alive_runs(self) -> list[str]:
-        jobs = self.kube.list("Job", labels=f"{_STAGE_LABEL}={_PILOT}")
-        return [job["metadata"]["labels"][_RUN_LABEL] for job in jobs if is_active(job)]
+        jobs = self.kube.list("Job", labels=f"{STAGE}={manifest.PILOT}")
+        return [job["metadata"]["labels"][RUN] for job in jobs if is_active(job)]
 
     def waiting(self, run_id: str) -> str:
         pods = self._pilot_pods(run_id)
@@ -153,7 +151,7 @@ class KubernetesPilots:
 
     def members(self, plan: Plan, run_id: str) -> list[Row]:
         """The run's pods: two requests, however many there are."""
-        pods = self.kube.list("Pod", labels=f"{_RUN_LABEL}={run_id}")
+        pods = self.kube.list("Pod", labels=f"{RUN}={run_id}")
         names = [manifest.pilot_name(run_id), *map(manifest.stage_name, plan.stages)]
         return [_row(fact) for fact in pod_facts(pods, self._warnings(), names)]
 
@@ -166,11 +164,11 @@ class KubernetesPilots:
 
     def clear(self, run_id: str) -> None:
         for kind in _KINDS:
-            for body in self.kube.list(kind, labels=f"{_RUN_LABEL}={run_id}"):
+            for body in self.kube.list(kind, labels=f"{RUN}={run_id}"):
                 self.kube.delete(kind, body["metadata"]["name"], uid=body["metadata"]["uid"])
 
     def _pilot_pods(self, run_id: str) -> list[Object]:
-        return self.kube.list("Pod", labels=f"{_RUN_LABEL}={run_id},{_STAGE_LABEL}={_PILOT}")
+        return self.kube.list("Pod", labels=f"{RUN}={run_id},{STAGE}={manifest.PILOT}")
 
     def _warnings(self) -> list[Object]:
         return self.kube.list("Event", fields="type=Warning")
