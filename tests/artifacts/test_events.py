@@ -40,6 +40,14 @@ def test_writers_of_one_stage_do_not_meet(tmp_path: Path) -> None:
     assert len({info.key for info in store.list(events_prefix("run"))}) == 3
 
 
+def test_rows_of_writers_that_follow_one_another_keep_their_order(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    for number in range(20):
+        Events(store, "run", "train").say("note", text=str(number))
+    in_time = sorted(rows(store), key=lambda row: float(str(row["time_s"])))
+    assert [row["text"] for row in in_time] == [str(number) for number in range(20)]
+
+
 def test_the_stop_request_is_no_event(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.write_bytes(stop_key("run"), b"{}")
