@@ -30,12 +30,29 @@ IGNORED_LABEL = -100
 
 T = TypeVar("T")
 
-RecordFormat = Literal["messages", "alpaca"]
+RecordFormat = Literal[
+    "messages",
+    "conversations",  # ShareGPT's and Qwen's from/value
+    "alpaca",
+    "prompt_response",  # columns by name
+    "text",  # continued pre-training
+    "turns",  # text with `### Human:` and `### Assistant:`
+    "dialogue",  # dialogue and summary
+    "input_target",
+    "jfleg",  # sentence and corrections
+    "custom",  # a Python file's get_custom_dataset
+]
 Engine = Literal["torchrun", "ray"]
-Method = Literal["full", "lora"]
+Method = Literal[
+    "full", "partial", "lora", "prefix_tuning", "p_tuning_v2", "prompt_tuning", "llama_adapter", "ia3"
+]
+Quantization = Literal["none", "nf4", "int8", "gptq"]
 Precision = Literal["bf16", "fp16", "fp32"]
-Strategy = Literal["ddp", "fsdp", "zero2", "zero3"]
+Strategy = Literal["single", "ddp", "fsdp", "zero1", "zero2", "zero3"]
 Offload = Literal["none", "optimizer", "params"]
+Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor"]
+Attention = Literal["auto", "flash_attention_3", "flash_attention_2", "sdpa", "eager"]
+TrainOn = Literal["assistant", "last", "all"]
 
 
 class StageKind(enum.StrEnum):
@@ -94,8 +111,16 @@ class DataFile:
 class DataParams:
     """Stage `data`: files in, validated conversations out.
 
-    Output: `<split>-NNNNN.jsonl` shards, one record a line: `{"messages": [{"role", "content"}, …]}`, and
-    `report.json` (`artifacts.data_report.DataReport`).
+    Output: `<split>-NNNNN.jsonl` shards, one record a line, and `report.json`
+    (`artifacts.data_report.DataReport`). A record is a conversation or, for pre-training, a text:
+
+        {"messages": [{"role", "content"}, …], "tools": [{"type": "function", "function": {…}}, …]}
+        {"text": "…"}
+
+    Roles are system, user, assistant and tool. A message may also hold `tool_calls`
+    (`[{"type": "function", "function": {"name", "arguments": {…}}}]`; content is then "" where there is
+    none), `reasoning_content` and `train` (false: this turn is not learnt). `tools` is left out where there
+    are none.
     """
 
     splits: dict[str, list[DataFile]]  # "train", "eval", "test"
@@ -143,18 +168,33 @@ class ModelParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TemplateParams:
+    """The chat template: the tokenizer's own, unless one of `name`, `jinja` and `pieces` is set."""
+
+    name: str | None = None  # of `train.data.named_templates`
+    jinja: str | None = None  # the template's source
+    pieces: dict[str, str] | None = None  # system_prefix, system_suffix, user_prefix, …, observation_suffix
+    default_system: str | None = None
+    stop_words: list[str] = field(default_factory=list)  # each becomes one token, and ends an answer
+    replace_eos: bool = False  # the first stop word becomes the tokenizer's EOS
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrepareParams:
     """Stage `prepare`: conversations in, packed token sequences out.
 
     Output: `<split>-NNNNN.arrow` (Arrow IPC file) with the columns `input_ids`, `labels` (list<int32>,
     `IGNORED_LABEL` where nothing is learnt) and `document_lengths` (list<int32>, sums to the row's length:
-    position ids restart there), one row a sequence; and `statistics.json` (`train.data.statistics`).
-    Unpacked: one document a row.
+    position ids restart there), one row a sequence; `statistics.json` (`train.data.statistics`); and
+    `tokenizer/`, the tokenizer with the chat template that made them, which is what everything after it uses
+    and what is saved with the model. Unpacked: one document a row.
     """
 
     max_length: int  # tokens
     packing: bool
     seed: int = 0
+    template: TemplateParams = field(default_factory=TemplateParams)
+    train_on: TrainOn = "assistant"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +202,31 @@ class LoraParams:
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
-    target_modules: str | list[str] = "all-linear"
+    target_modules: str | list[str] = "all-linear"  # a list of names, "all-linear" or a regular expression
+    rslora: bool = False
+    dora: bool = False
+    init: Literal["default", "pissa", "olora", "loftq"] = "default"
+    plus_ratio: float | None = None  # LoRA+: learning rate of B over that of A
+    modules_to_save: list[str] = field(default_factory=list)  # trained whole beside the adapters
+    trainable_tokens: list[str] = field(default_factory=list)  # whose embedding rows alone are trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartialParams:
+    """Method `partial`: which of the model's own weights are trained, or the blocks added behind them."""
+
+    head: bool = False
+    last_layers: int = 0
+    extra_layers: int = 0  # zero-initialised decoder blocks, appended
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptParams:
+    """Methods `prefix_tuning`, `p_tuning_v2`, `prompt_tuning` (virtual tokens) and `llama_adapter`."""
+
+    virtual_tokens: int = 20
+    projection_size: int | None = None  # width of the MLP that makes the prefixes; None: trained themselves
+    adapter_layers: int | None = None  # llama_adapter: topmost layers that get one; None: all but two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +257,16 @@ class TrainParams:
     keep: int  # checkpoints
     strategy: Strategy
     offload: Offload
+    sharding: Literal["full", "hybrid"] = "full"  # fsdp: over all ranks, or over those of a node
+    partial: PartialParams | None = None
+    prompt: PromptParams | None = None
+    quantization: Quantization = "none"  # of the frozen base
+    optimizer: Optimizer = "adamw"
+    attention: Attention = "auto"
+    neftune_alpha: float | None = None
+    label_smoothing: float = 0.0
+    early_stopping: int | None = None  # evaluations without improvement
+    best_model: bool = False  # final/ is the checkpoint with the lowest evaluation loss
     accelerator: str | None = None  # name in the catalog, for MFU; None on CPU
     peak_flops_per_second: float | None = None  # dense, at `precision`, of one accelerator
     fresh: str | None = None  # salt of `submit --fresh`: another key on purpose

@@ -31,10 +31,10 @@ def stop_key(run_id: str) -> str:
 class Events:
     """Writes one process's events of one stage.
 
-    Rows: `{"time_s": <Unix time>, "stage", "kind", …}`; microseconds, so that rows of writers which follow one
-    another keep their order. By kind: `progress` has done, total, unit ("bytes", "records", "steps", "shards",
-    "answers") and, in training, loss, tokens_per_second, epoch; `note` text; `checkpoint` step and prefix;
-    `restarted` reason; `failed` cause (one line), advice, detail.
+    Rows: `{"time_s": <Unix time>, "stage", "kind", …}`; to the microsecond, so that rows of writers which
+    follow one another keep their order. By kind: `progress` has done, total, unit ("bytes", "records",
+    "steps", "shards", "answers") and, in training, loss, tokens_per_second, epoch; `note` text; `checkpoint`
+    step and prefix; `restarted` reason; `failed` cause (one line), advice, detail.
     """
 
     def __init__(self, store: Store, run_id: str, stage: str, *, flush_every_s: float = 0.5) -> None:

@@ -121,7 +121,12 @@ def _stages(
     data_stage = data.plan(data_params, code)
     model_stage = model.plan(model_params, data_stage, code)
     # Not the job's seed: it would tokenize the same records again, to no gain.
-    prepare_params = PrepareParams(max_length=job.training.max_length, packing=job.training.packing)
+    prepare_params = PrepareParams(
+        max_length=job.training.max_length,
+        packing=job.training.packing,
+        template=prepare.template_params(job.template),
+        train_on=job.training.train_on,
+    )
     prepared = prepare.plan(prepare_params, data_stage, model_stage, code)
     trained = train.plan(train_params, model_stage, prepared, code)
     stages = [data_stage, model_stage, prepared, trained]

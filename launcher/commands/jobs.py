@@ -28,7 +28,7 @@ def init(
     import re
 
     from launcher.errors import Problem, UserError
-    from launcher.spec.job import NAME_PATTERN
+    from launcher.spec.job_grammar import NAME_PATTERN
     from launcher.spec.starter import starter_job
 
     path = Path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")

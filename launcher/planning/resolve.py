@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from artifacts.contract import Derived, Engine, LoraParams, Precision, TrainParams
+from artifacts.contract import (
+    Derived,
+    Engine,
+    LoraParams,
+    PartialParams,
+    Precision,
+    PromptParams,
+    TrainParams,
+)
 from launcher import catalog
 from launcher.catalog import Accelerator
 from launcher.dimensions import Dimensions
@@ -18,7 +26,19 @@ from launcher.spec.job import After, Job
 from launcher.spec.load import Loaded
 
 DEFAULT_EPOCHS = 3.0
-DEFAULT_LEARNING_RATE = {"lora": 2e-4, "full": 2e-5}
+#: Peak learning rates. Full and LoRA: what the guides of the models use; prompts and adapters learn slower at
+#: the same rate (PEFT's examples: 1e-2 to 3e-2; LLaMA-Adapter 9e-3; IA3 8e-3).
+DEFAULT_LEARNING_RATE = {
+    "full": 2e-5,
+    "partial": 2e-5,
+    "lora": 2e-4,
+    "prefix_tuning": 1e-2,
+    "p_tuning_v2": 2e-2,
+    "prompt_tuning": 3e-2,
+    "llama_adapter": 9e-3,
+    "ia3": 8e-3,
+}
+DEFAULT_VIRTUAL_TOKENS = {"prefix_tuning": 20, "p_tuning_v2": 20, "prompt_tuning": 20, "llama_adapter": 10}
 DEFAULT_WARMUP_SHARE = 0.03
 #: bfloat16 arithmetic begins with NVIDIA's Ampere.
 BF16_CAPABILITY = (8, 0)
@@ -146,6 +166,16 @@ class Resolver:
         return TrainParams(
             method=job.method.type,
             lora=lora,
+            partial=self._partial(),
+            prompt=self._prompt(size),
+            quantization=job.method.quantization,
+            optimizer=training.optimizer,
+            attention=training.attention,
+            neftune_alpha=training.neftune_alpha,
+            label_smoothing=training.label_smoothing,
+            early_stopping=training.early_stopping,
+            best_model=training.best_model,
+            sharding=job.strategy.sharding,
             epochs=self._epochs(),
             steps=training.steps,
             learning_rate=self._learning_rate(),
@@ -203,7 +233,42 @@ class Resolver:
             alpha = 2 * method.rank
             self.say("method.alpha", alpha, f"2 × rank {method.rank}")
         return LoraParams(
-            rank=method.rank, alpha=alpha, dropout=method.dropout, target_modules=method.target_modules
+            rank=method.rank,
+            alpha=alpha,
+            dropout=method.dropout,
+            target_modules=method.target_modules,
+            rslora=method.rslora,
+            dora=method.dora,
+            init=method.init,
+            plus_ratio=method.plus_ratio,
+            modules_to_save=method.modules_to_save,
+            trainable_tokens=method.trainable_tokens,
+        )
+
+    def _partial(self) -> PartialParams | None:
+        method = self.job.method
+        if method.type != "partial":
+            return None
+        return PartialParams(
+            head=method.train == "head",
+            last_layers=method.last_layers or 0,
+            extra_layers=method.extra_layers or 0,
+        )
+
+    def _prompt(self, size: Dimensions | None) -> PromptParams | None:
+        """Virtual tokens of the methods that have them."""
+        method = self.job.method
+        if method.type not in DEFAULT_VIRTUAL_TOKENS:
+            return None
+        tokens, projection = method.virtual_tokens, method.projection_size
+        if tokens is None:
+            tokens = DEFAULT_VIRTUAL_TOKENS[method.type]
+            self.say("method.virtual_tokens", tokens, f"the default of method {method.type}")
+        if method.type == "prefix_tuning" and projection is None and size is not None:
+            projection = size.hidden_size
+            self.say("method.projection_size", projection, "the model's width")
+        return PromptParams(
+            virtual_tokens=tokens, projection_size=projection, adapter_layers=method.adapter_layers
         )
 
     def _epochs(self) -> float | None:

@@ -27,7 +27,7 @@ from launcher.memory import bytes_text
 from launcher.names import short_key
 from launcher.planning import cluster_part
 from launcher.planning.batch import arithmetic, counted_workers
-from launcher.spec.job import SPLITS
+from launcher.spec.data import SPLITS
 from launcher.stages.model import on_this_machine
 
 WIDTH = 100

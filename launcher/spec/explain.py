@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from artifacts.redact import looks_secret
-from launcher.spec import grammar, job
+from launcher.spec import grammar, job_grammar
 from launcher.spec.section import Conflict, Section
 from launcher.spec.words import kind, listed, shown
 from launcher.spec.yaml import FieldPath
@@ -26,7 +26,7 @@ from launcher.spec.yaml import FieldPath
 T = TypeVar("T", bound=Section)
 
 _MAX_ROUNDS = 10
-_GRAMMARS = {**job.GRAMMARS, **grammar.GRAMMARS}
+_GRAMMARS = {**job_grammar.GRAMMARS, **grammar.GRAMMARS}
 #: More are not looked for: a file with more mistakes is not a job.
 MAX_FINDINGS = 50
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from launcher import remote_data
 from launcher.errors import Problem, UserError
-from launcher.spec.job import HUB_ID_PATTERN, REVISION_PATTERN, SPLITS
+from launcher.spec.data import SPLITS
+from launcher.spec.job_grammar import HUB_ID_PATTERN, REVISION_PATTERN
 from launcher.spec.revisions import NotFoundError, artifact_digest, huggingface_commit, modelscope_commit
 from launcher.spec.words import shown
 from launcher.spec.yaml import Document, FieldPath, Position, parse_mapping, read_text

@@ -11,7 +11,7 @@ import urllib.request
 
 from artifacts.manifest import MARKER, manifest_at
 from launcher.errors import ClusterError
-from launcher.spec.job import REVISION_PATTERN
+from launcher.spec.job_grammar import REVISION_PATTERN
 
 _TIMEOUT_S = 20.0
 _HUGGINGFACE = "https://huggingface.co"

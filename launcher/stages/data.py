@@ -15,8 +15,9 @@ from artifacts.contract import DataFile, DataParams, Derived, RecordFormat, Stag
 from launcher.digests import Digests
 from launcher.errors import Problem
 from launcher.remote_data import is_remote
+from launcher.spec.data import SPLITS
 from launcher.spec.files import Fault, file_fault
-from launcher.spec.job import SPLITS, Job
+from launcher.spec.job import Job
 from launcher.spec.load import Loaded
 from launcher.stages.keys import CodeDigest, stage, stage_key
 

@@ -19,8 +19,9 @@ from launcher import dimensions
 from launcher.digests import Digests
 from launcher.dimensions import Dimensions
 from launcher.errors import Problem, UserError
+from launcher.spec.base_model import Twin
 from launcher.spec.files import Fault, folder_fault
-from launcher.spec.job import Job, Twin
+from launcher.spec.job import Job
 from launcher.spec.load import Loaded
 from launcher.stages import data as data_stage
 from launcher.stages import hub_cache, model_folder

@@ -13,7 +13,7 @@ from launcher.names import (
     parse_reference,
     short_key,
 )
-from launcher.spec.job import NAME_PATTERN
+from launcher.spec.job_grammar import NAME_PATTERN
 
 KEYS = st.text("0123456789abcdef", min_size=64, max_size=64)
 
