@@ -20,8 +20,8 @@ SPLITS: tuple[Split, ...] = ("train", "eval", "test")
 Name = Annotated[str, Field(min_length=1)]
 _FORMATS = (
     "`messages` (lists of role and content), `conversations` (ShareGPT's and Qwen's from and value), "
-    "`alpaca` (instruction, input, output), `prompt_response` (two columns by name), "
-    "`text` (continued pre-training), `turns` (text with `### Human:` and `### Assistant:`), `dialogue` (dialogue, summary), "
+    "`alpaca` (instruction, input, output), `prompt_response` (two columns by name), `text` (continued "
+    "pre-training), `turns` (text with `### Human:` and `### Assistant:`), `dialogue` (dialogue, summary), "
     "`input_target` (input, target or output), `jfleg` (sentence, corrections), `custom` (a Python file)"
 )
 
