@@ -19,7 +19,7 @@ import torch.distributed as dist
 from artifacts.contract import TrainParams
 from artifacts.events import Events
 from artifacts.store import Store
-from train import attention, methods, optimizers, schedule, strategies
+from train import attention, lean_peft, methods, optimizers, schedule, strategies
 from train.processes import available_cores
 from train.stage import StageUserError
 
@@ -72,6 +72,7 @@ class Outcome:
 def train_rank(task: TrainTask) -> Outcome:
     """Train to the end, or until asked to stop. Raises StageError or StageUserError; the same on every
     rank."""
+    lean_peft.prepare(task.params.quantization)
     from transformers import set_seed
     from transformers.utils.logging import disable_progress_bar
 
