@@ -17,12 +17,17 @@ Messages = Sequence[dict[str, str]]
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model folder, and beside it a PEFT adapter where the model is a base with one."""
+    """A model folder, and beside it a PEFT adapter where the model is a base with one.
+
+    `tokenizer`: the folder of the tokenizer and template that prompts are written with, so that base and
+    tuned model are asked with the same tokens; None: the model's own.
+    """
 
     name: str  # "base" or "tuned"
     folder: Path
     adapter: Path | None = None
     trust_remote_code: bool = False
+    tokenizer: Path | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -45,7 +50,9 @@ def answer(
 
     if threads:
         torch.set_num_threads(threads)
-    tokenizer = load_chat_tokenizer(source.folder, trust_remote_code=source.trust_remote_code)
+    tokenizer = load_chat_tokenizer(
+        source.tokenizer or source.folder, trust_remote_code=source.trust_remote_code
+    )
     prompt_ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     model = load_model(source, device, precision)
     stop_ids = stop_token_ids(model.generation_config.eos_token_id, tokenizer)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from artifacts.contract import IGNORED_LABEL, canonical_json
+from artifacts.contract import IGNORED_LABEL, TOKENIZER_FOLDER, canonical_json
 from artifacts.manifest import ArtifactWriter
 from train import loss, metrics, strategies, weights
 from train.attempts import check_current
@@ -271,12 +271,11 @@ class RankTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         if self.task.params.method == "lora":
             weights.write_adapter(model, folder, base_name=self.task.base_name, writes=writes)
-            if writes:
-                weights.copy_tokenizer(self.task.model, folder)
         else:
             weights.write_model(model, folder, base=self.task.model, writes=writes)
         if not writes:
             return
+        weights.copy_tokenizer(self.task.prepared / TOKENIZER_FOLDER, folder)
         self.flush_metrics()
         artifact = ArtifactWriter(self.task.store, f"{self.task.prefix}/final")
         artifact.add_folder(folder, move=True)
