@@ -50,12 +50,17 @@ class Encoded:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model folder, and beside it a PEFT adapter where the model is a base with one."""
+    """A model folder, and beside it a PEFT adapter where the model is a base with one.
+
+    `tokenizer`: the folder of the tokenizer and template that prompts are written with, so that base and
+    tuned model are asked with the same tokens; None: the model's own.
+    """
 
     name: str  # "base" or "tuned"
     folder: Path
     adapter: Path | None = None
     trust_remote_code: bool = False
+    tokenizer: Path | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -86,7 +91,9 @@ def answer(
 
     if threads:
         torch.set_num_threads(threads)
-    tokenizer = load_chat_tokenizer(source.folder, trust_remote_code=source.trust_remote_code)
+    tokenizer = load_chat_tokenizer(
+        source.tokenizer or source.folder, trust_remote_code=source.trust_remote_code
+    )
     encoded = [encode_question(tokenizer, question) for question in questions]
     if shard is not None:
         sharding.join(shard, device)

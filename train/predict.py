@@ -90,18 +90,18 @@ def read_questions(folder: Path) -> Iterator[Question]:
 
 def model_sources(context: StageContext, params: PredictParams) -> list[ModelSource]:
     """The models to ask. The tuned one is the merged model, else what training left: a whole model, or an
-    adapter for the base."""
+    adapter for the base. The base is asked with the tuned one's tokenizer and template."""
     model: ModelParams = context.plan.stage(StageKind.MODEL).params
     trust = model.trust_remote_code
     base = context.input_folder("model")
     tuned = context.input_folder("tuned")
+    merged = context.stage.inputs["tuned"].startswith(StageKind.MERGE.folder)
+    whole = tuned if merged else completed(tuned, base, context.work / "tuned")
     if (tuned / "adapter_config.json").is_file():
-        after = ModelSource("tuned", base, tuned, trust)
-    elif context.stage.inputs["tuned"].startswith(StageKind.MERGE.folder):
-        after = ModelSource("tuned", tuned, None, trust)
+        after = ModelSource("tuned", base, tuned, trust, tokenizer=whole)
     else:
-        after = ModelSource("tuned", completed(tuned, base, context.work / "tuned"), None, trust)
-    return [*([ModelSource("base", base, None, trust)] if params.base else []), after]
+        after = ModelSource("tuned", whole, None, trust)
+    return [*([ModelSource("base", base, None, trust, tokenizer=whole)] if params.base else []), after]
 
 
 def completed(trained: Path, base: Path, folder: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 
-from artifacts.contract import canonical_json
+from artifacts.contract import TOKENIZER_FOLDER, canonical_json
 from artifacts.manifest import ArtifactWriter
 from train import metrics, trackers, weights
 from train.attempts import check_current
@@ -68,12 +68,11 @@ def write_final(trainer: Any) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     if saves_adapter(trainer):
         weights.write_adapter(model, folder, base_name=task.base_name, writes=writes)
-        if writes:
-            weights.copy_tokenizer(task.model, folder)
     else:
         weights.write_model(model, folder, base=task.model, writes=writes)
     if not writes:
         return
+    weights.copy_tokenizer(task.prepared / TOKENIZER_FOLDER, folder)
     trainer.flush_metrics()
     artifact = ArtifactWriter(task.store, f"{task.prefix}/final")
     artifact.add_folder(folder, move=True)
