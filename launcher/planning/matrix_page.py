@@ -62,7 +62,7 @@ def _strategies(notes: _Notes) -> Iterable[str]:
             "method",
             matrix.METHODS,
             matrix.STRATEGIES,
-            lambda method, strategy, quantization=quantization: notes.mark(  # type: ignore[misc]
+            lambda method, strategy, quantization=quantization: notes.mark(
                 Cell(method=method, strategy=strategy, quantization=quantization)
             ),
         )

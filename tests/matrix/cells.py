@@ -69,9 +69,7 @@ def _options() -> Iterator[Cell]:
         matrix.OPTIONS["lora"], matrix.STRATEGIES, matrix.QUANTIZATIONS
     ):
         options = frozenset({option})
-        yield Cell(
-            method="lora", options=options, strategy=strategy, quantization=quantization, packing=True
-        )
+        yield Cell(method="lora", options=options, strategy=strategy, quantization=quantization, packing=True)
 
 
 def _optimizers() -> Iterator[Cell]:
@@ -95,7 +93,7 @@ def offloads() -> tuple[Offload, ...]:
 def sections(cell: Cell) -> dict[str, Any]:
     """The sections of a job that asks for the cell (its model beside)."""
     method: dict[str, Any] = {"type": cell.method}
-    if cell.method in ("lora", "ia3") and cell.quantization in ("nf4", "int8"):
+    if cell.quantization in ("nf4", "int8"):
         method["quantization"] = cell.quantization
     if cell.method == "lora":
         method |= {"rank": 4}

@@ -10,8 +10,8 @@ from tests.train import training
 
 
 def train_cell(root: Path, model: Path, prepared: Path, params: TrainParams) -> dict[str, Any]:
-    """Facts of this rank: names of the trained tensors, which of all tensors changed their bits here, how many
-    elements lie here, and the losses."""
+    """Facts of this rank: names of the trained tensors, which of all tensors changed their bits here, how
+    many elements lie here, and the losses."""
     from train import loop, metrics, trainer
 
     seen: dict[str, Any] = {}
