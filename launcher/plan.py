@@ -76,15 +76,9 @@ def make(
         resolved = rehearsal.unquantized(resolved)
 
     limit = rehearsal.RECORDS_PER_SPLIT if rehearse else None
-<<<<<<< HEAD
     data_params = data.params(job.value, found, limit)
-    stages = image_stages + _stages(job.value, data_params, source.params, train_params, after, code)
-    derived = [*found.derived, *resolver.derived]
-=======
-    data_params = DataParams(splits=found.splits, on_error=job.value.data.on_error, limit_records=limit)
     stages = image_stages + _stages(job.value, data_params, source.params, resolved, code)
     derived = [*found.derived, *findings.derived]
->>>>>>> main
     if isinstance(cluster.value, KubernetesCluster):
         derived += cluster_part.derived(cluster.value, resolved.train.world_size, source)
     digests.save()
