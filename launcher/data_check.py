@@ -20,7 +20,7 @@ from artifacts.contract import EXIT_USER_ERROR, Reading, RecordFormat
 from artifacts.records import BadRecord, DataFileError, RecordFile
 from launcher.backends.processes import environment
 from launcher.errors import Problem, RunFailed, UserError
-from launcher.stages.data_run.fingerprints import FingerprintBag, fingerprints
+from launcher.stages.data_run.fingerprints import FingerprintBag, fingerprint, near_fingerprint
 
 DEFAULT_MAX_LENGTH = 2048  # tokens, as training.max_length
 _LISTED = 20
@@ -137,9 +137,8 @@ class _Tally:
             self.characters += length
             self.longest = max(self.longest, length)
             self._sizes[(length - 1).bit_length()] += 1
-            found = fingerprints(item.record)
-            self.exact.add(found.record)
-            self.near.add(found.near)
+            self.exact.add(fingerprint(item.record))
+            self.near.add(near_fingerprint(item.record))
 
     def buckets(self) -> list[Bucket]:
         """Each twice as wide as the one before."""
