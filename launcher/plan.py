@@ -14,7 +14,6 @@ from typing import Any
 
 from artifacts.contract import (
     DataParams,
-    Engine,
     MergeParams,
     ModelParams,
     Plan,
@@ -27,9 +26,10 @@ from launcher.digests import Digests
 from launcher.errors import Problem, UserError
 from launcher.machine import Machine
 from launcher.planning import cluster_part, hardware, rehearsal
-from launcher.planning.resolve import Resolver
+from launcher.planning.findings import Findings
+from launcher.planning.resolve import Resolved, resolve
 from launcher.spec.cluster import Cluster
-from launcher.spec.job import After, Job
+from launcher.spec.job import Job
 from launcher.spec.kubernetes import KubernetesCluster
 from launcher.spec.load import Loaded
 from launcher.stages import data, export, image, model, prepare, train
@@ -64,31 +64,32 @@ def make(
     nodes = hardware.of(cluster.value, cluster.path.stem, machine)
     if rehearse:
         job = rehearsal.of(job, nodes)
-    resolver = Resolver(job, nodes)
+    findings = Findings(job, nodes)
     found = data.find(job, digests, code, check_head)
     source = model.find(job, digests, rehearse=rehearse, environment=environment)
-    resolver.problems += [*found.problems, *source.problems]
-    engine, after = resolver.engine(), resolver.after()
-    image_stages = _image_stages(cluster, code, resolver.problems)
-    train_params = resolver.train_params(source.dimensions, fresh)
-    if resolver.problems or train_params is None or source.params is None:
-        raise UserError(resolver.problems)
+    findings.problems += [*found.problems, *source.problems]
+    image_stages = _image_stages(cluster, code, findings.problems)
+    resolved = resolve(findings, source.dimensions, source.quantized_by, fresh)
+    if findings.problems or resolved is None or source.params is None:
+        raise UserError(findings.problems)
+    if rehearse:
+        resolved = rehearsal.unquantized(resolved)
 
     limit = rehearsal.RECORDS_PER_SPLIT if rehearse else None
     data_params = DataParams(splits=found.splits, on_error=job.value.data.on_error, limit_records=limit)
-    stages = image_stages + _stages(job.value, data_params, source.params, train_params, after, code)
-    derived = [*found.derived, *resolver.derived]
+    stages = image_stages + _stages(job.value, data_params, source.params, resolved, code)
+    derived = [*found.derived, *findings.derived]
     if isinstance(cluster.value, KubernetesCluster):
-        derived += cluster_part.derived(cluster.value, train_params.world_size, source)
+        derived += cluster_part.derived(cluster.value, resolved.train.world_size, source)
     digests.save()
     return Plan(
         name=job.value.name,
         cluster=cluster.path.stem,
         backend=cluster.value.backend,
         store=cluster.value.store_uri,
-        engine=engine,
+        engine=resolved.engine,
         stages=stages,
-        job=_resolved(job.value, train_params, engine, after),
+        job=_filled(job.value, resolved),
         derived=[*(rehearsal.derived(job.value) if rehearse else []), *derived],
         profile=_profile(cluster.value),
     )
@@ -114,8 +115,7 @@ def _stages(
     job: Job,
     data_params: DataParams,
     model_params: ModelParams,
-    train_params: TrainParams,
-    after: list[After],
+    resolved: Resolved,
     code: CodeDigest,
 ) -> list[StagePlan]:
     data_stage = data.plan(data_params, code)
@@ -123,30 +123,31 @@ def _stages(
     # Not the job's seed: it would tokenize the same records again, to no gain.
     prepare_params = PrepareParams(
         max_length=job.training.max_length,
-        packing=job.training.packing,
+        packing=resolved.packing,
         template=prepare.template_params(job.template),
         train_on=job.training.train_on,
     )
     prepared = prepare.plan(prepare_params, data_stage, model_stage, code)
-    trained = train.plan(train_params, model_stage, prepared, code)
+    trained = train.plan(resolved.train, model_stage, prepared, code)
     stages = [data_stage, model_stage, prepared, trained]
-    if "merge" in after:
+    if "merge" in resolved.after:
         merge_params = MergeParams(max_shard_size_bytes=job.merge.max_shard_size_bytes)
         stages.append(export.merge(merge_params, model_stage, trained, code))
-    if "predict" in after:
+    if "predict" in resolved.after:
         predict_params = PredictParams(
             max_new_tokens=job.predict.max_new_tokens,
             batch_size=job.predict.batch_size,
             limit_records=job.predict.limit,
             base=job.predict.base,
-            precision=train_params.precision,
+            precision=resolved.train.precision,
         )
         stages.append(export.predict(predict_params, data_stage, model_stage, stages[-1], code))
     return stages
 
 
-def _resolved(job: Job, params: TrainParams, engine: Engine, after: list[After]) -> dict[str, Any]:
+def _filled(job: Job, resolved: Resolved) -> dict[str, Any]:
     """The job with what it left out filled in, as plain values: itself a job, with the same plan."""
+    params = resolved.train
     training = {
         "epochs": params.epochs,
         "learning_rate": params.learning_rate,
@@ -154,11 +155,12 @@ def _resolved(job: Job, params: TrainParams, engine: Engine, after: list[After])
         "global_batch_size": params.sequences_per_step,
         "global_batch_tokens": None,  # the same in tokens
         "micro_batch_size": params.micro_batch_size,
+        "packing": resolved.packing,
         "precision": params.precision,
         "gradient_checkpointing": params.gradient_checkpointing,
     }
     sections = {
-        "method": {"alpha": params.lora.alpha} if params.lora else {},
+        "method": _filled_method(params),
         "training": training,
         "strategy": {"type": params.strategy, "offload": params.offload},
         "compute": {"workers": params.world_size, "accelerator": params.accelerator},
@@ -166,5 +168,17 @@ def _resolved(job: Job, params: TrainParams, engine: Engine, after: list[After])
     filled: dict[str, Any] = {
         name: getattr(job, name).model_copy(update=values) for name, values in sections.items()
     }
-    resolved = job.model_copy(update={**filled, "engine": engine, "after": after})
-    return resolved.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    whole = job.model_copy(update={**filled, "engine": resolved.engine, "after": resolved.after})
+    return whole.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+
+
+def _filled_method(params: TrainParams) -> dict[str, Any]:
+    if params.lora is not None:
+        return {"alpha": params.lora.alpha}
+    if params.prompt is None:
+        return {}
+    values = {
+        "virtual_tokens": params.prompt.virtual_tokens,
+        "projection_size": params.prompt.projection_size,
+    }
+    return {name: value for name, value in values.items() if value is not None}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from train import lean_peft
 from train.data.loading import load_chat_tokenizer
 from train.data.templates import TemplateError
 from train.data.tokenize import ChatTokenizer
@@ -58,6 +59,7 @@ def answer(
     stop_ids = stop_token_ids(model.generation_config.eos_token_id, tokenizer)
     set_greedy(model, max_new_tokens, stop_ids)
     if source.adapter is not None:
+        lean_peft.prepare()
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, source.adapter).eval()

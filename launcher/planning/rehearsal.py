@@ -7,7 +7,8 @@ import dataclasses
 
 from artifacts.contract import Derived
 from launcher.planning.hardware import Hardware
-from launcher.planning.resolve import has_precision
+from launcher.planning.precision import has_precision
+from launcher.planning.resolve import Resolved
 from launcher.spec.job import Job
 from launcher.spec.load import Loaded
 
@@ -74,3 +75,10 @@ def derived(job: Job) -> list[Derived]:
         Derived(field="rehearsal", value=True, reason=cut),
         Derived(field="rehearsal.model", value="twin", reason=twin),
     ]
+
+
+def unquantized(resolved: Resolved) -> Resolved:
+    """`resolved` as it is for a twin: one of a GPTQ model holds plain weights."""
+    if resolved.train.quantization != "gptq":
+        return resolved
+    return dataclasses.replace(resolved, train=dataclasses.replace(resolved.train, quantization="none"))

@@ -9,6 +9,7 @@ from typing import Literal
 from artifacts.contract import Derived, Offload, Precision, Strategy
 from launcher.dimensions import Dimensions
 from launcher.memory import USABLE_SHARE, Estimate, Setting, bytes_text, estimate
+from launcher.planning.matrix import STRATEGIES
 
 #: Tokens of one forward pass beyond which a device is busy anyway; more only cost memory.
 TOKENS_PER_PASS_GPU = 16_384
@@ -35,6 +36,7 @@ class Request:
     gpu_memory_bytes: int | None  # of one GPU; None: the workers compute on cores
     host_memory_bytes: int  # of all workers together
     host: str = "this machine"  # whose memory that is
+    fitting: frozenset[Strategy] = frozenset(STRATEGIES)  # those that go with the method (planning.matrix)
 
     @property
     def on_gpu(self) -> bool:
@@ -159,11 +161,21 @@ def _candidates(request: Request) -> list[tuple[Strategy, Offload]]:
     if request.strategy != "auto":
         return [(request.strategy, request.offload)]
     if request.offload != "none":
-        return [("zero3", request.offload)]
+        sharding: Strategy = "zero3" if "zero3" in request.fitting else "zero2"
+        return [(sharding, request.offload)]
     if not request.on_gpu:
         return [("ddp", "none")]
-    sharded: list[tuple[Strategy, Offload]] = [("fsdp", "none")] if request.workers > 1 else []
-    return [("ddp", "none"), *sharded, ("zero3", "optimizer"), ("zero3", "params")]
+    several: list[tuple[Strategy, Offload]] = [("fsdp", "none"), ("zero2", "none")]
+    candidates: list[tuple[Strategy, Offload]] = [
+        ("ddp", "none"),
+        *(several if request.workers > 1 else ()),
+        ("zero2", "optimizer"),
+        ("zero3", "optimizer"),
+        ("zero3", "params"),
+    ]
+    # What splits the weights too saves more; zero2 is for what can't be split.
+    leaner = {"zero2"} if {"fsdp", "zero3"} <= request.fitting else set()
+    return [(strategy, offload) for strategy, offload in candidates if strategy in request.fitting - leaner]
 
 
 def _who(request: Request) -> str:

@@ -38,11 +38,12 @@ REHEARSAL_TWIN = TwinParams(
 
 @dataclass
 class Source:
-    """The base model as the plan sees it. `dimensions` is None where its config is not on this machine;
-    `size_bytes` is that of its files which are."""
+    """The base model as the plan sees it. `dimensions` and `quantized_by` (`quant_method` of its config) are
+    None where its config is not on this machine; `size_bytes` is that of its files which are."""
 
     params: ModelParams | None = None
     dimensions: Dimensions | None = None
+    quantized_by: str | None = None
     size_bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
 
@@ -211,7 +212,7 @@ def _folder(job: Loaded[Job], folder: Path, digests: Digests, *, weights: bool) 
         sha256=Manifest(files=files).content_digest,
         trust_remote_code=job.value.model.trust_remote_code,
     )
-    return Source(params, _dimensions(folder), sum(entry.size_bytes for entry in files))
+    return _source(params, folder, sum(entry.size_bytes for entry in files))
 
 
 def _hub(job: Loaded[Job], environment: Mapping[str, str]) -> Source:
@@ -224,7 +225,7 @@ def _hub(job: Loaded[Job], environment: Mapping[str, str]) -> Source:
         trust_remote_code=model.trust_remote_code,
     )
     folder = _folder_in_place(params, environment)
-    return Source(params, _dimensions(folder) if folder else None)
+    return _source(params, folder) if folder else Source(params)
 
 
 def _store(job: Loaded[Job]) -> Source:
@@ -259,12 +260,19 @@ def _store(job: Loaded[Job]) -> Source:
         return Source(problems=[Problem(where=where, what=what, why=why, way_out=way_out)])
     folder = file_uri_path(manifest.location or "")
     size_bytes = sum(entry.size_bytes for entry in manifest.files)
-    return Source(params, _dimensions(folder) if folder else None, size_bytes)
+    return _source(params, folder, size_bytes) if folder else Source(params, size_bytes=size_bytes)
 
 
-def _dimensions(folder: Path) -> Dimensions | None:
-    config = model_folder.read_json(folder / "config.json")
-    return dimensions.from_config(config) if config else None
+def _source(params: ModelParams, folder: Path, size_bytes: int = 0) -> Source:
+    """What the config.json of `folder` says of the model."""
+    config = model_folder.read_json(folder / "config.json") or {}
+    quantized = config.get("quantization_config")
+    return Source(
+        params,
+        dimensions.from_config(config),
+        str(quantized.get("quant_method", "?")) if isinstance(quantized, dict) else None,
+        size_bytes,
+    )
 
 
 def _key_params(params: ModelParams) -> dict[str, object]:

@@ -1,0 +1,94 @@
+"""A job held against the matrix: what follows from it is derived, what it rules out is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import reduce
+from typing import Any
+
+from artifacts.contract import Strategy
+from launcher.planning import matrix
+from launcher.planning.findings import Findings
+from launcher.planning.matrix import Cell, Refusal
+from launcher.spec.job import After
+
+
+def packing(found: Findings, cell: Cell) -> bool:
+    """Whether records are packed: as the job says, else where documents stay apart."""
+    training = found.job.training
+    if training.given("packing"):
+        return training.packing
+    if refusal := _against(cell, "training.packing", packing=True):
+        found.say("training.packing", False, refusal.why)
+        return False
+    return training.packing
+
+
+def never_recomputes(found: Findings, cell: Cell) -> bool:
+    """Whether gradient checkpointing, which the job leaves open, can't be had."""
+    if found.job.training.gradient_checkpointing != "auto":
+        return False
+    refusal = _against(cell, "training.gradient_checkpointing", gradient_checkpointing=True)
+    if refusal is not None:
+        found.say("training.gradient_checkpointing", False, refusal.why)
+    return refusal is not None
+
+
+def after(found: Findings, cell: Cell) -> list[After]:
+    """The stages after training, in their order."""
+    wanted, has_test = found.job.after, found.job.data.test is not None
+    refusal = _against(cell, "after", merge=True)
+    if wanted is None:
+        stages: list[After] = [*(() if refusal else ("merge",)), *(("predict",) if has_test else ())]
+        reason = "the default where there is data.test" if has_test else "the default without data.test"
+        found.say("after", stages, f"no merge: {refusal.why}" if refusal else reason)
+        return stages
+    if wanted == ["predict"] and cell.method in matrix.ADAPTERS and refusal is None:
+        found.say("after", ["merge", "predict"], "predict answers with the merged model")
+        return ["merge", "predict"]
+    return sorted(wanted)  # merge comes before predict
+
+
+def fitting_strategies(cell: Cell) -> frozenset[Strategy]:
+    """Those that the rest of the cell goes with."""
+    return frozenset(
+        strategy
+        for strategy in matrix.STRATEGIES
+        if not set(matrix.refusals(dataclasses.replace(cell, strategy=strategy))) - _elsewhere(cell)
+    )
+
+
+def refuse(found: Findings, cell: Cell, *, strategy_is_open: bool) -> None:
+    """Every reason against the job's cell. Where the strategy is open, only those that hold for each."""
+    if strategy_is_open:
+        each = [
+            list(matrix.refusals(dataclasses.replace(cell, strategy=strategy)))
+            for strategy in matrix.STRATEGIES
+        ]
+        refusals = [one for one in each[0] if all(one in others for others in each)]
+    else:
+        refusals = list(matrix.refusals(cell))
+    for one in refusals:
+        found.refuse(one.field, _written(found, one.field), one.why, one.way_out)
+
+
+def _elsewhere(cell: Cell) -> set[Refusal]:
+    """What speaks against the cell whatever its strategy is."""
+    each = (
+        set(matrix.refusals(dataclasses.replace(cell, strategy=strategy))) for strategy in matrix.STRATEGIES
+    )
+    return reduce(set.intersection, each)
+
+
+def _against(cell: Cell, field: str, **change: bool) -> Refusal | None:
+    """The reason that blames `field` once the cell has the change."""
+    changed = dataclasses.replace(cell, **change)  # type: ignore[arg-type]
+    return next((one for one in matrix.refusals(changed) if one.field == field), None)
+
+
+def _written(found: Findings, field: str) -> Any:
+    """The job's value of a field, as its file would write it."""
+    value = reduce(getattr, field.split("."), found.job)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else value
