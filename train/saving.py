@@ -59,7 +59,9 @@ def write_final(trainer: Any) -> None:
     if trainer.best_step not in (None, step):
         step = trainer.best_step
         load_weights(trainer, task.checkpointer.folder_of(step))
-        trainer.say(f"final is of step {step}, whose evaluation loss {trainer.state.best_metric:.4g} is lowest")
+        trainer.say(
+            f"final is of step {step}, whose evaluation loss {trainer.state.best_metric:.4g} is lowest"
+        )
     folder = task.work / "final"
     if writes:
         shutil.rmtree(folder, ignore_errors=True)
