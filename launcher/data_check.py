@@ -187,14 +187,15 @@ def _token_buckets(measured: dict[str, Any]) -> list[Bucket]:
 def _tokens(measured: dict[str, Any], tokenizer: Path, max_length: int) -> Tokens:
     counts = measured["tokens"]
     dropped = counts["dropped"]
+    unsupervised = dropped.get("no supervised token", 0)
     return Tokens(
         tokenizer=str(tokenizer),
         max_length=max_length,
         truncated=counts["truncated"],
         truncated_numbers=measured["truncated"],
-        unsupervised=dropped.get("no supervised token", 0),
+        unsupervised=unsupervised,
         unsupervised_numbers=measured["unsupervised"],
-        refused=dropped.get("refused by the chat template", 0),
+        refused=sum(dropped.values()) - unsupervised,
         refused_reasons=[f"record {entry['number']}: {entry['reason']}" for entry in measured["refused"]],
         total=counts["tokens"],
         supervised=counts["supervised_tokens"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -56,3 +56,56 @@ def check(
     show_json(report) if as_json else say(render(report))
     if not report.ok:
         raise typer.Exit(EXIT_USER_ERROR)
+
+
+@app.command()
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A data file.", show_default=False)],
+    tokenizer: Annotated[
+        Path, typer.Option("--tokenizer", metavar="FOLDER", help="Model folder.", show_default=False)
+    ],
+    template: Annotated[
+        str | None,
+        typer.Option(
+            "--template",
+            metavar="NAME",
+            help="A template by name, or a file with one in Jinja; left out: the tokenizer's own.",
+            show_default=False,
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option("-n", metavar="COUNT", min=1, help="Records.")] = 3,
+    format: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="As in the job; detected when auto.")
+    ] = "auto",
+    train_on: Annotated[
+        str, typer.Option("--train-on", metavar="TURNS", help="assistant, last or all, as in the job.")
+    ] = "assistant",
+    as_json: AsJson = False,
+) -> None:
+    """Show the first records as tokens, learnt and not.
+
+    What is learnt stands on green, or in ⟦ ⟧ where the output has no colours. With --json one record a line:
+    segments (text, learnt), input_ids, labels.
+
+    Example: slipway data show train.jsonl --template chatml --tokenizer models/qwen3 -n 3
+    """
+    from artifacts.contract import RecordFormat, TrainOn
+    from launcher.commands.output import has_colours
+    from launcher.data_show import render
+    from launcher.data_show import show as look
+    from launcher.errors import Problem, UserError
+
+    for option, value, known in (
+        ("--format", format, ("auto", *get_args(RecordFormat))),
+        ("--train-on", train_on, get_args(TrainOn)),
+    ):
+        if value not in known:
+            raise UserError(Problem(where="", what=f"{option} {value}", why=f"not one of {', '.join(known)}"))
+    records = look(
+        file, tokenizer=tokenizer, template=template, format=format, train_on=train_on, count=count
+    )
+    if as_json:
+        for record in records:
+            say(record.to_json())
+    else:
+        say(render(records, colours=has_colours()))
