@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train import lean_peft
 from train.data.loading import load_chat_tokenizer
 from train.data.templates import TemplateError
 from train.data.tokenize import ChatTokenizer
@@ -52,10 +51,9 @@ def answer(
     stop_ids = stop_token_ids(model.generation_config.eos_token_id, tokenizer)
     set_greedy(model, max_new_tokens, stop_ids)
     if source.adapter is not None:
-        lean_peft.prepare()
-        from peft import PeftModel
+        from train.methods import load_adapter
 
-        model = PeftModel.from_pretrained(model, source.adapter).eval()
+        model = load_adapter(model, source.adapter).eval()
     for batch in batches([len(ids) for ids in prompt_ids], batch_size):
         answers = generate(model, [prompt_ids[index] for index in batch], stop_ids)
         yield [(index, decode(tokenizer, ids)) for index, ids in zip(batch, answers, strict=True)]
