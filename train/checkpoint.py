@@ -132,8 +132,8 @@ class Checkpoints:
     """One rank's hand in the training's checkpoints. Every rank calls each method, in the same order.
 
     `group` is a gloo group of all ranks, None for a single rank. `staging` is a folder of this rank alone, so
-    that whatever is written there is this rank's to put to the store. `events`: rank 0's. `resizable`: another
-    number of ranks can go on from what this one saves.
+    that whatever is written there is this rank's to put to the store. `events`: rank 0's. `resizable`: any
+    number of ranks can go on from what these save.
     """
 
     def __init__(

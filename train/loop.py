@@ -48,6 +48,7 @@ class TrainTask:
     work: Path  # scratch folder on this machine
     attempt: int = 1  # counts this training's starts, from 1
     base_name: str = ""  # how adapter_config.json names the base model: a hub id or an artifact prefix
+    base_revision: str | None = None  # the full commit, where the base came from a hub
     trust_remote_code: bool = False
     resume_from: Path | None = None  # folder of the checkpoint to go on from
     checkpointer: Checkpointer | None = None

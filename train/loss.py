@@ -42,7 +42,7 @@ class LogitTransform:
 
 class ChunkedCrossEntropy(torch.autograd.Function):
     """Sum of `-log softmax(transform(hidden · weightᵀ + bias))[targets]` over the N rows of `hidden`; with
-    `label_smoothing` ε against targets of which ε is spread evenly over the V words, as torch's cross entropy.
+    `label_smoothing` ε against targets of which ε is spread evenly over the V words, as torch's own.
 
     Shapes: hidden (N, H), weight (V, H), bias (V,) or None, targets (N,) int64. The gradients are computed in
     the forward pass, chunk by chunk, while the chunk's logits are there: nothing of size N × V outlives a
@@ -166,7 +166,7 @@ def install(model: PreTrainedModel) -> bool:
     ) -> Any:
         if targets is None:
             return plain_forward(*args, **kwargs)
-        # Prefixes of PEFT come as embeddings or as a cache; a prompt's own positions, in front, predict nothing.
+        # PEFT's prefixes come as embeddings or as a cache; a prompt's own positions predict nothing.
         given = {name: value for name, value in kwargs.items() if value is not None and name in _BASE_INPUTS}
         hidden = model.base_model(**given, use_cache=False).last_hidden_state[:, -targets.shape[1] :]
         supervised = targets != IGNORED_LABEL

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 
-from artifacts.contract import canonical_json
+from artifacts.contract import TOKENIZER_FOLDER, canonical_json
 from artifacts.manifest import ArtifactWriter
 from train import metrics, trackers, weights
 from train.attempts import check_current
@@ -59,19 +59,20 @@ def write_final(trainer: Any) -> None:
     if trainer.best_step not in (None, step):
         step = trainer.best_step
         load_weights(trainer, task.checkpointer.folder_of(step))
-        trainer.say(f"final is of step {step}, whose evaluation loss {trainer.state.best_metric:.4g} is lowest")
+        trainer.say(
+            f"final is of step {step}, whose evaluation loss {trainer.state.best_metric:.4g} is lowest"
+        )
     folder = task.work / "final"
     if writes:
         shutil.rmtree(folder, ignore_errors=True)
     model = trainer.accelerator.unwrap_model(trainer.model)
     if saves_adapter(trainer):
         weights.write_adapter(model, folder, base_name=task.base_name, writes=writes)
-        if writes:
-            weights.copy_tokenizer(task.model, folder)
     else:
         weights.write_model(model, folder, base=task.model, writes=writes)
     if not writes:
         return
+    weights.copy_tokenizer(task.prepared / TOKENIZER_FOLDER, folder)
     trainer.flush_metrics()
     artifact = ArtifactWriter(task.store, f"{task.prefix}/final")
     artifact.add_folder(folder, move=True)

@@ -183,8 +183,8 @@ def reshard(model: torch.nn.Module) -> None:
 
 
 def check_sharded(model: torch.nn.Module, shard_size: int) -> None:
-    """Raise StageError unless FSDP really shards: weights are DTensors, and this rank holds only its part, one
-    of `shard_size`."""
+    """Raise StageError unless FSDP really shards: weights are DTensors, and this rank holds only its part,
+    one of `shard_size`."""
     from torch.distributed.tensor import DTensor
 
     plain = [name for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor)]

@@ -26,13 +26,12 @@ FIELDS: dict[str, tuple[str, ...]] = {
         "plus_ratio",
         "modules_to_save",
         "trainable_tokens",
-        "quantization",
     ),
     "prefix_tuning": ("virtual_tokens", "projection_size"),
     "p_tuning_v2": ("virtual_tokens",),
     "prompt_tuning": ("virtual_tokens",),
     "llama_adapter": ("virtual_tokens", "adapter_layers"),
-    "ia3": ("quantization",),
+    "ia3": (),
 }
 
 Count = Annotated[int, Field(ge=1)]
@@ -45,8 +44,9 @@ class Method(Section):
     type: MethodType = Field("lora", description="What is trained; each field below names its methods.")
     quantization: Literal["none", "nf4", "int8"] = Field(
         "none",
-        description="How the frozen base is held (lora, ia3): `nf4` (QLoRA, 4 bits with double quantization) "
-        "or `int8`, by bitsandbytes. A base that is already quantized by GPTQ is trained as it is.",
+        description="How the frozen base is held: `nf4` (QLoRA, 4 bits with double quantization) or `int8`, by "
+        "bitsandbytes; with which methods says docs/matrix.md. A base that is already quantized by GPTQ is "
+        "trained as it is.",
     )
     train: Literal["head"] | None = Field(None, description="Train the output head (partial).")
     last_layers: Count | None = Field(None, description="Train so many of the last layers (partial).")
