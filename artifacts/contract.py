@@ -27,6 +27,8 @@ EXIT_DRAINED = 75  # EX_TEMPFAIL of sysexits.h: stopped on request after saving,
 
 #: Labels of tokens that are not learnt (torch's cross entropy `ignore_index`).
 IGNORED_LABEL = -100
+#: Within `prepared/<key>/`: the tokenizer and chat template of everything that follows.
+TOKENIZER_FOLDER = "tokenizer"
 
 T = TypeVar("T")
 

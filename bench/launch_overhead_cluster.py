@@ -11,7 +11,6 @@ Bar: 1.1 x the bare RayJob.
 
 from __future__ import annotations
 
-import copy
 import datetime
 import json
 import os
@@ -136,7 +135,6 @@ def by_hand(rendered: dict[str, Any], plan: Plan, store_uri: str) -> dict[str, A
     arguments = [str(train.params.world_size), store_uri, train.inputs["model"], train.inputs["prepare"]]
     files = "/etc/slipway"
     words = ["python", f"{files}/bare_rayjob.py", *arguments, f"{files}/plan.json", FIRST_STEP]
-    job = copy.deepcopy(job)
     job["metadata"] = {"name": BARE}
     job["spec"]["entrypoint"] = " ".join(words)
     return job

@@ -16,6 +16,9 @@ from launcher.errors import ClusterError
 
 Object = dict[str, Any]
 
+#: The resource that NVIDIA's device plugin counts GPUs by.
+GPU = "nvidia.com/gpu"
+
 #: kind -> (API group and version, plural, namespaced)
 KINDS = {
     "ConfigMap": ("v1", "configmaps", True),

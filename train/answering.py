@@ -1,62 +1,139 @@
-"""Answers of one model to many prompts: greedy, in left-padded batches of similar lengths."""
+"""Answers of one model to many questions: greedy, in left-padded batches of similar lengths. And how likely
+it finds the reference answers."""
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from artifacts.contract import IGNORED_LABEL
+from train import lean_peft, sharding
 from train.data.loading import load_chat_tokenizer
 from train.data.templates import TemplateError
-from train.data.tokenize import ChatTokenizer
+from train.data.tokenize import ChatTokenizer, Document
 from train.stage import StageUserError
 
 Messages = Sequence[dict[str, str]]
 
 
 @dataclass(frozen=True)
+class Question:
+    """What was said before an assistant's turn, and that turn."""
+
+    prompt: Messages
+    reference: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`reference_loss`: minus the log-probability (natural) of the `reference_tokens` of the reference, its
+    end of turn among them."""
+
+    text: str
+    reference_loss: float
+    reference_tokens: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A question's token ids: what the model is asked with, and the whole turn with the reference, of which
+    `learnt` marks the reference's tokens."""
+
+    prompt: list[int]
+    whole: list[int]
+    learnt: list[bool]
+
+
+@dataclass(frozen=True)
 class ModelSource:
-    """A model folder, and beside it a PEFT adapter where the model is a base with one."""
+    """A model folder, and beside it a PEFT adapter where the model is a base with one.
+
+    `tokenizer`: the folder of the tokenizer and template that prompts are written with, so that base and
+    tuned model are asked with the same tokens; None: the model's own.
+    """
 
     name: str  # "base" or "tuned"
     folder: Path
     adapter: Path | None = None
     trust_remote_code: bool = False
+    tokenizer: Path | None = None
 
     @property
     def size_bytes(self) -> int:
         return sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of one weight in its files; 2 where the configuration does not say."""
+        config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        return 4 if (config.get("dtype") or config.get("torch_dtype")) == "float32" else 2
+
 
 def answer(
     source: ModelSource,
-    prompts: Sequence[Messages],
+    questions: Sequence[Question],
     *,
     device: str,
     precision: str,
     max_new_tokens: int,
     batch_size: int,
     threads: int | None = None,
-) -> Iterator[list[tuple[int, str]]]:
-    """Load the model, then yield (index of the prompt, answer) batch by batch, longest prompts first: a batch
-    that does not fit fails at once, not after an hour. Raises StageUserError."""
+    shard: sharding.Shard | None = None,
+) -> Iterator[list[tuple[int, Answer]]]:
+    """Load the model, then yield (index of the question, answer) batch by batch, longest prompts first: a
+    batch that does not fit fails at once, not after an hour. With a `shard` this process holds its part of
+    the model and answers its part of the questions; all of them must be called. Raises StageUserError."""
     import torch
 
     if threads:
         torch.set_num_threads(threads)
-    tokenizer = load_chat_tokenizer(source.folder, trust_remote_code=source.trust_remote_code)
-    prompt_ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    model = load_model(source, device, precision)
+    tokenizer = load_chat_tokenizer(
+        source.tokenizer or source.folder, trust_remote_code=source.trust_remote_code
+    )
+    encoded = [encode_question(tokenizer, question) for question in questions]
+    if shard is not None:
+        sharding.join(shard, device)
+    model = load_model(source, device, precision, shard)
     stop_ids = stop_token_ids(model.generation_config.eos_token_id, tokenizer)
     set_greedy(model, max_new_tokens, stop_ids)
     if source.adapter is not None:
+        lean_peft.prepare()
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, source.adapter).eval()
-    for batch in batches([len(ids) for ids in prompt_ids], batch_size):
-        answers = generate(model, [prompt_ids[index] for index in batch], stop_ids)
-        yield [(index, decode(tokenizer, ids)) for index, ids in zip(batch, answers, strict=True)]
+    rank, size = (shard.rank, shard.size) if shard else (0, 1)
+    for turn in sharding.turns(batches([len(each.prompt) for each in encoded], batch_size), rank, size):
+        asked = [encoded[index] for index in turn.batch]
+        # Not inference_mode: gathered weights are freed and filled again in place.
+        with torch.no_grad():
+            texts = [
+                decode(tokenizer, ids)
+                for ids in generate(model, [each.prompt for each in asked], stop_ids, synced=size > 1)
+            ]
+            losses = reference_losses(model, asked)
+        if not turn.is_filler:
+            answers = zip(texts, losses, asked, strict=True)
+            yield [
+                (index, Answer(text, loss, sum(each.learnt)))
+                for index, (text, loss, each) in zip(turn.batch, answers, strict=True)
+            ]
+
+
+def encode_question(tokenizer: ChatTokenizer, question: Question) -> Encoded:
+    """Raises StageUserError for a question that the chat template refuses."""
+    prompt = encode_prompt(tokenizer, question.prompt)
+    turn = [*question.prompt, {"role": "assistant", "content": question.reference}]
+    (document,) = tokenizer.encode([turn])
+    if not isinstance(document, Document):
+        raise refused(question.prompt, document)
+    whole = document.input_ids.tolist()
+    same = next((at for at, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
+    learnt = [at >= same and label != IGNORED_LABEL for at, label in enumerate(document.labels.tolist())]
+    return Encoded(prompt, whole, learnt)
 
 
 def encode_prompt(tokenizer: ChatTokenizer, prompt: Messages) -> list[int]:
@@ -64,9 +141,13 @@ def encode_prompt(tokenizer: ChatTokenizer, prompt: Messages) -> list[int]:
     try:
         return tokenizer.encode_prompt(prompt)
     except TemplateError as error:
-        raise StageUserError(
-            f"test question {prompt[-1]['content'][:60]!r}: {error}", "mend or remove the record"
-        ) from error
+        raise refused(prompt, error) from error
+
+
+def refused(prompt: Messages, error: TemplateError) -> StageUserError:
+    return StageUserError(
+        f"test question {prompt[-1]['content'][:60]!r}: {error}", "mend or remove the record"
+    )
 
 
 def batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
@@ -75,15 +156,20 @@ def batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def load_model(source: ModelSource, device: str, precision: str) -> Any:
+def load_model(source: ModelSource, device: str, precision: str, shard: sharding.Shard | None = None) -> Any:
+    """The model, or this process's part of it."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
-    model = AutoModelForCausalLM.from_pretrained(
-        source.folder, dtype=dtype, trust_remote_code=source.trust_remote_code, local_files_only=True
-    )
-    return model.to(device).eval()
+    common: dict[str, Any] = {"trust_remote_code": source.trust_remote_code, "local_files_only": True}
+    if shard is None:
+        return AutoModelForCausalLM.from_pretrained(source.folder, dtype=dtype, **common).to(device).eval()
+    config = AutoConfig.from_pretrained(source.folder, **common)
+    spread = sharding.options(config, shard.size, trust_remote_code=source.trust_remote_code)
+    model = AutoModelForCausalLM.from_pretrained(source.folder, dtype=dtype, **common, **spread)
+    sharding.check(model, shard)
+    return model.eval()
 
 
 def stop_token_ids(declared: int | list[int] | None, tokenizer: ChatTokenizer) -> list[int]:
@@ -109,8 +195,11 @@ def set_greedy(model: Any, max_new_tokens: int, stop_ids: list[int]) -> None:
     )
 
 
-def generate(model: Any, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int]) -> list[list[int]]:
-    """The new token ids of each prompt, without the stop token."""
+def generate(
+    model: Any, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int], *, synced: bool = False
+) -> list[list[int]]:
+    """The new token ids of each prompt, without the stop token. `synced`: the other ranks of a sharded model
+    go on until all are done."""
     import torch
 
     width = max(map(len, prompts))
@@ -119,11 +208,43 @@ def generate(model: Any, prompts: Sequence[Sequence[int]], stop_ids: Sequence[in
     for row, ids in enumerate(prompts):
         input_ids[row, width - len(ids) :] = torch.tensor(ids)
         attention_mask[row, width - len(ids) :] = 1
-    with torch.inference_mode():
-        output = model.generate(
-            input_ids=input_ids.to(model.device), attention_mask=attention_mask.to(model.device)
-        )
+    device = next(model.parameters()).device
+    output = model.generate(
+        input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), synced_gpus=synced
+    )
     return [until_stop(ids, stop_ids) for ids in output[:, width:].tolist()]
+
+
+def reference_losses(model: Any, asked: Sequence[Encoded]) -> list[float]:
+    """Minus the log-probability of each reference's tokens. Padding lies on the right, where no token looks,
+    so there is no mask."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    width = max(len(each.whole) for each in asked)
+    device = next(model.parameters()).device
+    input_ids = torch.zeros(len(asked), width, dtype=torch.long)
+    targets = torch.full_like(input_ids, IGNORED_LABEL)
+    for row, each in enumerate(asked):
+        input_ids[row, : len(each.whole)] = torch.tensor(each.whole)
+        learnt = torch.tensor(each.learnt[1:])  # each position predicts the next
+        targets[row, : len(learnt)][learnt] = input_ids[row, 1 : len(learnt) + 1][learnt]
+    kept = width - min((targets != IGNORED_LABEL).int().argmax(1).tolist())  # none before the first reference
+    sliced = {"logits_to_keep": kept} if slices_logits(model) else {}
+    logits = model(input_ids=input_ids.to(device), use_cache=False, **sliced).logits[:, -kept:]
+    targets = targets[:, -kept:]
+    losses = []
+    for row in range(len(asked)):  # one at a time: logits in float32 are large
+        learnt = targets[row] != IGNORED_LABEL
+        picked = logits[row][learnt.to(device)].float()
+        losses.append(float(cross_entropy(picked, targets[row][learnt].to(device), reduction="sum")))
+    return losses
+
+
+def slices_logits(model: Any) -> bool:
+    """Whether the model, under an adapter or not, can leave out logits."""
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "logits_to_keep" in inspect.signature(whole.forward).parameters
 
 
 def until_stop(ids: Sequence[int], stop_ids: Sequence[int]) -> list[int]:

@@ -17,10 +17,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from artifacts.download import DamagedError, Progress
 from artifacts.events import EventKind, Events
-from artifacts.manifest import MARKER, ArtifactWriter, FileEntry, Manifest, local_folder, verify, write_marker
+from artifacts.manifest import (
+    MARKER,
+    ArtifactWriter,
+    FileEntry,
+    Manifest,
+    local_folder,
+    read_marker,
+    verify,
+    write_marker,
+)
 from artifacts.store import ObjectMissingError, Store
 from train.attempts import check_current
-from train.stage import StageError, fetch_progress
+from train.stage import StageError, StageUserError, fetch_progress
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -90,13 +99,17 @@ def read_through(store: Store, prefix: str, progress: Progress | None = None) ->
     return []
 
 
-def expired(names: Iterable[Name], *, keep: int, damaged: Collection[Name]) -> list[Name]:
-    """What goes once a new checkpoint is committed: the damaged, and all but the newest `keep` of the others.
+def expired(
+    names: Iterable[Name], *, keep: int, damaged: Collection[Name], best_step: int | None = None
+) -> list[Name]:
+    """What goes once a new checkpoint is committed: the damaged, and all but the newest `keep` of the others
+    and the newest of `best_step`.
 
     The newest of `names` that isn't damaged always stays. Oldest first.
     """
     whole = sorted(set(names) - set(damaged), reverse=True)
-    return sorted({*damaged, *whole[max(keep, 1) :]} & set(names))
+    best = next((name for name in whole if name.step == best_step), None)
+    return sorted({*damaged, *whole[max(keep, 1) :]} & set(names) - {best})
 
 
 def remove(store: Store, prefix: str) -> None:
@@ -119,7 +132,8 @@ class Checkpoints:
     """One rank's hand in the training's checkpoints. Every rank calls each method, in the same order.
 
     `group` is a gloo group of all ranks, None for a single rank. `staging` is a folder of this rank alone, so
-    that whatever is written there is this rank's to put to the store. `events`: rank 0's.
+    that whatever is written there is this rank's to put to the store. `events`: rank 0's. `resizable`: any
+    number of ranks can go on from what these save.
     """
 
     def __init__(
@@ -134,7 +148,9 @@ class Checkpoints:
         world_size: int = 1,
         group: ProcessGroup | None = None,
         events: Events | None = None,
+        resizable: bool = True,
     ) -> None:
+        self.resizable = resizable
         self.store, self.train_prefix, self.attempt, self.keep = store, train_prefix, attempt, keep
         self.staging, self.rank, self.world_size, self.group = staging, rank, world_size, group
         self.events = events
@@ -143,10 +159,43 @@ class Checkpoints:
     def resume_folder(self) -> Path | None:
         """The folder of the checkpoint to continue from, None at the beginning.
 
-        Clears what dead attempts left. Raises ObjectMissingError.
+        Clears what dead attempts left. Raises ObjectMissingError, and StageUserError where another number of
+        ranks saved it and this one can't go on from there.
         """
         name = broadcast(self._choose() if self.rank == 0 else None, self.group)
-        return None if name is None else local_folder(self.store, f"{self.train_prefix}/{name}", once=True)
+        if name is None:
+            return None
+        self._check_world_size(name)
+        return local_folder(self.store, f"{self.train_prefix}/{name}", once=True)
+
+    def folder_of(self, step: int) -> Path:
+        """The folder of the newest checkpoint of `step`. Raises StageError where it is damaged or gone."""
+        name, problem = broadcast(self._find(step) if self.rank == 0 else (None, ""), self.group)
+        if name is None:
+            raise StageError(
+                f"the checkpoint of step {step}, which has the best weights, {problem}",
+                "remove the later checkpoints and resume, or set training.best_model: false",
+            )
+        return local_folder(self.store, f"{self.train_prefix}/{name}", once=True)
+
+    def _find(self, step: int) -> tuple[Name | None, str]:
+        """The newest checkpoint of `step`, or what is wrong with it."""
+        marked = [name for name, marked in listed(self.store, self.train_prefix).items() if marked]
+        name = max((name for name in marked if name.step == step), default=None)
+        if name is None:
+            return None, "is gone"
+        problems = read_through(self.store, f"{self.train_prefix}/{name}", fetch_progress(self.events))
+        return (None, f"is damaged: {problems[0]}") if problems else (name, "")
+
+    def _check_world_size(self, name: Name) -> None:
+        marker = read_marker(self.store, f"{self.train_prefix}/{name}")
+        saved_by = marker.facts.get("world_size", self.world_size) if marker else self.world_size
+        if saved_by != self.world_size and not self.resizable:
+            raise StageUserError(
+                f"{name} was saved by {saved_by} workers, whose number ZeRO's state goes with, and there are "
+                f"{self.world_size}",
+                f"set compute.workers: {saved_by}; or start anew with --fresh, under ddp or fsdp to be free",
+            )
 
     def _choose(self) -> Name | None:
         choice = choose(self.store, self.train_prefix, fetch_progress(self.events))
@@ -182,11 +231,11 @@ class Checkpoints:
             facts = {"step": step, "attempt": self.attempt, "world_size": self.world_size}
             write_marker(self.store, prefix, Manifest(files=merge_manifests(parts), facts=facts))
             self._say("checkpoint", step=step, prefix=prefix)
-            self._retire()
+            self._retire(trainer.best_step)
 
-    def _retire(self) -> None:
+    def _retire(self, best_step: int | None) -> None:
         names = [name for name, marked in listed(self.store, self.train_prefix).items() if marked]
-        for name in expired(names, keep=self.keep, damaged=self._damaged):
+        for name in expired(names, keep=self.keep, damaged=self._damaged, best_step=best_step):
             remove(self.store, f"{self.train_prefix}/{name}")
         self._damaged = {}
 

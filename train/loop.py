@@ -19,14 +19,19 @@ import torch.distributed as dist
 from artifacts.contract import TrainParams
 from artifacts.events import Events
 from artifacts.store import Store
-from train import methods, schedule, strategies
+from train import attention, lean_peft, methods, optimizers, schedule, strategies
 from train.processes import available_cores
+from train.stage import StageUserError
 
 
 class Checkpointer(Protocol):
     def save(self, trainer: Any, step: int) -> None:
         """Save a checkpoint of `trainer` (a `train.trainer.RankTrainer`, whose `write_checkpoint(folder)`
         writes the files) after `step`. Called on every rank, at the same step."""
+        ...
+
+    def folder_of(self, step: int) -> Path:
+        """Where the checkpoint that was saved after `step` lies, on each rank. Every rank calls."""
         ...
 
 
@@ -67,6 +72,7 @@ class Outcome:
 def train_rank(task: TrainTask) -> Outcome:
     """Train to the end, or until asked to stop. Raises StageError or StageUserError; the same on every
     rank."""
+    lean_peft.prepare(task.params.quantization)
     from transformers import set_seed
     from transformers.utils.logging import disable_progress_bar
 
@@ -82,16 +88,23 @@ def train_rank(task: TrainTask) -> Outcome:
     on_gpu = torch.cuda.is_available()
     use_cores(task.world_size)
     strategies.start_process_group(task.world_size, on_gpu=on_gpu, strategy=params.strategy)
-    if params.strategy in ("zero2", "zero3"):
+    if params.strategy in strategies.DEEPSPEED_STAGES:
         strategies.start_deepspeed()
 
     train_split = PreparedSplit(task.prepared, "train")
     eval_split = PreparedSplit(task.prepared, "eval") if has_split(task.prepared, "eval") else None
+    if (params.best_model or params.early_stopping) and not eval_split:
+        raise StageUserError(
+            "there are no evaluation records to tell the best model by",
+            "give data.eval, or leave out training.best_model and early_stopping",
+        )
     plan = schedule.resolve(params, len(train_split))
     # Before the model is loaded: DeepSpeed partitions it while loading, if it knows by then.
     arguments = training_arguments(task, plan, on_gpu=on_gpu)
     set_seed(params.seed)
-    base = load_model(task, attention_implementation(params, on_gpu=on_gpu))
+    if params.strategy == "single":
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # transformers would use all that it sees
+    base = load_model(task, attention.choose(params, on_gpu=on_gpu))
     if strategies.leaves_weights_out(base.config):
         arguments.ddp_find_unused_parameters = True
     model = methods.apply(base, params)
@@ -100,10 +113,11 @@ def train_rank(task: TrainTask) -> Outcome:
         model=model,
         arguments=arguments,
         schedule=plan,
-        collator=Collator(flatten=may_flatten(base, trust_remote_code=task.trust_remote_code)),
+        collator=Collator(flatten=attention.may_flatten(base, trust_remote_code=task.trust_remote_code)),
         train_split=train_split,
         eval_split=eval_split or None,  # one without rows is none
     )
+    trainer.say(f"attention: {attention.used_by(base)}", attention=attention.used_by(base))
     set_seed(params.seed + 1 + task.rank)  # dropout differs by rank; a checkpoint brings its own state
     trainer.train(resume_from_checkpoint=str(task.resume_from) if task.resume_from else None)
     trainer.flush_metrics()
@@ -123,47 +137,35 @@ def has_split(prepared: Path, split: str) -> bool:
     return any(prepared.glob(f"{split}-*.arrow"))
 
 
-def attention_implementation(params: TrainParams, *, on_gpu: bool) -> str | None:
-    """The best attention kernel installed; None where that is transformers' own choice for the model (sdpa,
-    if it has that). Flash attention knows no float32 and needs compute capability 8.0."""
-    from transformers.utils import is_flash_attn_2_available
-
-    flash = on_gpu and params.precision != "fp32" and torch.cuda.get_device_capability() >= (8, 0)
-    return "flash_attention_2" if flash and is_flash_attn_2_available() else None
-
-
-def may_flatten(model: Any, *, trust_remote_code: bool) -> bool:
-    """Whether rows of a batch may be put one behind the other: flash attention keeps them apart by their
-    position ids, as it does packed documents, in architectures that are known to look at these."""
-    from train.data.isolation import KNOWN_ISOLATED
-
-    flash = model.config.get_text_config()._attn_implementation == "flash_attention_2"
-    return flash and not trust_remote_code and type(model).__name__ in KNOWN_ISOLATED
-
-
 def may_use_tf32(params: TrainParams, *, on_gpu: bool) -> bool:
     """Float32 products on tensor cores with 10 bits of mantissa, unless float32 is what the job asked for."""
     return on_gpu and params.precision != "fp32" and torch.cuda.get_device_capability() >= (8, 0)
 
 
-def load_model(task: TrainTask, attention: str | None) -> Any:
-    """The base model, with that attention kernel if its architecture can use it."""
+def load_model(task: TrainTask, kernel: str | None) -> Any:
+    """The base model, with that attention kernel. An architecture that has no such kernel is loaded with its
+    own choice, unless the job names one: StageUserError then."""
     from transformers import AutoModelForCausalLM
 
-    def load(kernel: str | None) -> Any:
+    def load(implementation: str | None) -> Any:
         return AutoModelForCausalLM.from_pretrained(
             task.model,
             dtype=methods.weights_dtype(task.params),
-            attn_implementation=kernel,
+            attn_implementation=implementation,
             trust_remote_code=task.trust_remote_code,
             local_files_only=True,
         )
 
     try:
-        return load(attention)
-    except (ValueError, ImportError):  # before any weight is read
-        if attention is None:
+        return load(kernel)
+    except (ValueError, ImportError) as error:  # before any weight is read
+        if kernel is None:
             raise
+        if task.params.attention != "auto":
+            raise StageUserError(
+                f"the model can't use {kernel}: {str(error).splitlines()[0]}",
+                "set training.attention to auto, or eager",
+            ) from error
         return load(None)
 
 
@@ -182,7 +184,7 @@ def training_arguments(task: TrainTask, plan: schedule.Schedule, *, on_gpu: bool
         warmup_steps=plan.warmup_steps,
         weight_decay=params.weight_decay,
         max_grad_norm=params.max_grad_norm,
-        optim="adamw_torch_fused",
+        optim=optimizers.NAMES[params.optimizer],
         seed=params.seed,
         bf16=params.precision == "bf16",
         fp16=params.precision == "fp16",

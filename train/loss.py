@@ -21,6 +21,9 @@ from artifacts.contract import IGNORED_LABEL
 #: Elements of one chunk's logits: 128 MB in float32.
 CHUNK_ELEMENTS = 32 * 1024 * 1024
 
+#: What a model's forward hands on to the part below its output head.
+_BASE_INPUTS = {"input_ids", "inputs_embeds", "attention_mask", "position_ids", "past_key_values"}
+
 
 @dataclass(frozen=True)
 class LogitTransform:
@@ -38,7 +41,8 @@ class LogitTransform:
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
-    """Sum of `-log softmax(transform(hidden · weightᵀ + bias))[targets]` over the N rows of `hidden`.
+    """Sum of `-log softmax(transform(hidden · weightᵀ + bias))[targets]` over the N rows of `hidden`; with
+    `label_smoothing` ε against targets of which ε is spread evenly over the V words, as torch's own.
 
     Shapes: hidden (N, H), weight (V, H), bias (V,) or None, targets (N,) int64. The gradients are computed in
     the forward pass, chunk by chunk, while the chunk's logits are there: nothing of size N × V outlives a
@@ -54,6 +58,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         bias: torch.Tensor | None,
         targets: torch.Tensor,
         transform: LogitTransform,
+        label_smoothing: float,
         with_gradients: bool,
     ) -> torch.Tensor:
         device_type = hidden.device.type
@@ -76,7 +81,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 logits = nn.functional.linear(
                     inputs, compute_weight, None if bias is None else bias.to(dtype)
                 )
-                loss, gradient = _chunk_loss(logits.float(), targets[chunk], transform, with_gradients)
+                loss, gradient = _chunk_loss(
+                    logits.float(), targets[chunk], transform, label_smoothing, with_gradients
+                )
                 total += loss
                 if gradient is None:
                     continue
@@ -95,11 +102,15 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         (scale,) = output_gradients
         scaled = [None if gradient is None else gradient.mul_(scale) for gradient in ctx.gradients]
         ctx.gradients = None
-        return (*scaled, None, None, None)
+        return (*scaled, None, None, None, None)
 
 
 def _chunk_loss(
-    logits: torch.Tensor, targets: torch.Tensor, transform: LogitTransform, with_gradients: bool
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    transform: LogitTransform,
+    label_smoothing: float,
+    with_gradients: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The summed loss of float32 `logits` (n, V), which is overwritten, and its gradient by them."""
     if transform.scale != 1.0:
@@ -110,11 +121,15 @@ def _chunk_loss(
         logits = capped * transform.softcap
     picked = logits.gather(1, targets[:, None]).squeeze(1)
     normalizer = torch.logsumexp(logits, dim=1)
+    if label_smoothing:  # log-probabilities of the target, and of all words on average
+        picked = (1 - label_smoothing) * picked + label_smoothing * logits.mean(1)
     loss = (normalizer - picked).sum()
     if not with_gradients:
         return loss, None
     gradient = logits.sub_(normalizer[:, None]).exp_()  # softmax
-    gradient.scatter_add_(1, targets[:, None], gradient.new_full((len(targets), 1), -1.0))
+    gradient.scatter_add_(1, targets[:, None], gradient.new_full((len(targets), 1), label_smoothing - 1.0))
+    if label_smoothing:
+        gradient -= label_smoothing / logits.shape[1]
     if capped is not None:
         gradient *= 1 - capped.square()
     if transform.scale != 1.0:
@@ -136,29 +151,38 @@ def install(model: PreTrainedModel) -> bool:
         return False
     plain_forward, plain_head_forward = model.forward, head.forward
 
-    def head_forward(hidden: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
+    def head_forward(
+        hidden: torch.Tensor, targets: torch.Tensor | None = None, label_smoothing: float = 0.0
+    ) -> torch.Tensor:
         if targets is None:
             return plain_head_forward(hidden)
         loss: torch.Tensor = ChunkedCrossEntropy.apply(
-            hidden, head.weight, head.bias, targets, transform, torch.is_grad_enabled()
+            hidden, head.weight, head.bias, targets, transform, label_smoothing, torch.is_grad_enabled()
         )
         return loss
 
-    def forward(*args: Any, targets: torch.Tensor | None = None, **kwargs: Any) -> Any:
+    def forward(
+        *args: Any, targets: torch.Tensor | None = None, label_smoothing: float = 0.0, **kwargs: Any
+    ) -> Any:
         if targets is None:
             return plain_forward(*args, **kwargs)
-        hidden = model.base_model(
-            input_ids=kwargs["input_ids"], position_ids=kwargs["position_ids"], use_cache=False
-        ).last_hidden_state
+        # PEFT's prefixes come as embeddings or as a cache; a prompt's own positions predict nothing.
+        given = {name: value for name, value in kwargs.items() if value is not None and name in _BASE_INPUTS}
+        hidden = model.base_model(**given, use_cache=False).last_hidden_state[:, -targets.shape[1] :]
         supervised = targets != IGNORED_LABEL
-        return head(hidden[supervised], targets=targets[supervised])
+        return head(hidden[supervised], targets=targets[supervised], label_smoothing=label_smoothing)
 
     head.forward, model.forward = head_forward, forward
     return True
 
 
 def summed_loss(
-    model: nn.Module, inputs: dict[str, torch.Tensor], *, installed: bool, slices_logits: bool
+    model: nn.Module,
+    inputs: dict[str, torch.Tensor],
+    *,
+    installed: bool,
+    slices_logits: bool,
+    label_smoothing: float = 0.0,
 ) -> torch.Tensor:
     """The loss summed over the supervised positions of a batch, float32.
 
@@ -166,15 +190,18 @@ def summed_loss(
     takes `logits_to_keep` (a boolean mask over positions) or computes all logits.
     """
     tokens = {"input_ids": inputs["input_ids"], "position_ids": inputs["position_ids"]}
+    targets = inputs["targets"]
     if installed:
-        loss: torch.Tensor = model(**tokens, targets=inputs["targets"])
+        loss: torch.Tensor = model(**tokens, targets=targets, label_smoothing=label_smoothing)
         return loss
-    supervised = inputs["targets"] != IGNORED_LABEL
+    supervised = targets != IGNORED_LABEL
     if slices_logits:
         logits = model(**tokens, use_cache=False, logits_to_keep=supervised).logits
     else:
-        logits = model(**tokens, use_cache=False).logits[supervised]
-    return nn.functional.cross_entropy(logits.float(), inputs["targets"][supervised], reduction="sum")
+        logits = model(**tokens, use_cache=False).logits[:, -targets.shape[1] :][supervised]
+    return nn.functional.cross_entropy(
+        logits.float(), targets[supervised], reduction="sum", label_smoothing=label_smoothing
+    )
 
 
 def slices_logits(model: PreTrainedModel) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel
 
 from artifacts.contract import LoraParams, TrainParams
+from train import lean_peft
 from train.stage import StageUserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -37,6 +40,7 @@ def trainable_names(model: Any) -> set[str]:
 
 
 def _with_lora(model: PreTrainedModel, lora: LoraParams) -> Any:
+    lean_peft.prepare()
     from peft import LoraConfig, get_peft_model
 
     targets = lora.target_modules

@@ -24,9 +24,10 @@ def preload() -> None:
     Starts no threads, provided that OPENBLAS_NUM_THREADS=1 and JE_ARROW_MALLOC_CONF=background_thread:false
     are set before numpy and pyarrow are imported; so forking afterwards is safe.
     """
-    from train import lean_deepspeed
+    from train import lean_deepspeed, lean_peft
     from train.processes import own_progress_lock
 
+    lean_peft.prepare()
     lean_deepspeed.prepare()
     own_progress_lock()
     for module in MODULES:

@@ -6,17 +6,18 @@ Runs in bounded memory: records are streamed, and packed in windows of WINDOW_TO
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from artifacts.contract import PrepareParams, StageKind, canonical_json
+from artifacts.contract import TOKENIZER_FOLDER, PrepareParams, StageKind, canonical_json
 from artifacts.events import Events
 from artifacts.manifest import ArtifactWriter, read_marker
 from train.data.isolation import require_isolation
-from train.data.loading import load_chat_tokenizer
 from train.data.packing import pack
+from train.data.resolve import resolve_tokenizer
 from train.data.shards import ShardWriter
 from train.data.statistics import SplitStatistics
 from train.data.templates import Message, TemplateError
@@ -40,7 +41,12 @@ def run(context: StageContext) -> None:
     model = context.input_folder("model")
     if params.packing:
         require_isolation(model, trust_remote_code=_trusts_remote_code(context))
-    tokenizer = load_chat_tokenizer(model, trust_remote_code=_trusts_remote_code(context))
+    folder = context.work / TOKENIZER_FOLDER
+    shutil.rmtree(folder, ignore_errors=True)  # of an attempt before
+    resolved = resolve_tokenizer(
+        model, params.template, folder, trust_remote_code=_trusts_remote_code(context)
+    )
+    tokenizer = resolved.chat
     skips_bad_records = context.plan.stage(StageKind.DATA).params.on_error == "skip"
 
     artifact = ArtifactWriter(context.store, context.stage.output)
@@ -68,7 +74,11 @@ def run(context: StageContext) -> None:
         "tokenizer_sha256": tokenizer.sha256,
         "template_sha256": tokenizer.template_sha256,
         "end_of_turn": tokenizer.template.end_of_turn,
+        "template": resolved.template,
+        "added_tokens": resolved.added_tokens,
+        "stop_token_ids": resolved.stop_token_ids,
     }
+    artifact.add_files({f"{TOKENIZER_FOLDER}/{file.name}": file for file in sorted(folder.iterdir())})
     artifact.write_bytes("statistics.json", canonical_json(report))
     artifact.commit(sequences={split: counts.sequences for split, counts in statistics.items()})
 

@@ -26,6 +26,11 @@ class Schedule:
         """Also at the very end, so that the report has the final evaluation loss."""
         return step % self.evaluate_every == 0 or step == self.max_steps
 
+    def evaluations(self, after: int, up_to: int) -> int:
+        """How many evaluations fell into the steps `after` + 1 to `up_to`."""
+        at_the_end = up_to == self.max_steps and self.max_steps % self.evaluate_every != 0 and after < up_to
+        return up_to // self.evaluate_every - after // self.evaluate_every + at_the_end
+
     def saves(self, step: int) -> bool:
         """Not at the end: the final artifact follows at once."""
         return step % self.save_every == 0 and step < self.max_steps

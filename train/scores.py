@@ -2,18 +2,23 @@
 
 BLEU is sacrebleu's corpus BLEU, ROUGE is rouge-score's with words of our own: runs of letters and digits, in
 lower case, as its own tokenizer has them for ASCII text; letters of other alphabets count as letters too (it
-drops them), and a Chinese, Japanese or Korean character is a word of its own.
+drops them). Chinese is cut into words by jieba; each Korean or Japanese character is a word of its own.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 _ROUGE = ("rouge1", "rouge2", "rougeL")
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-_WORD = re.compile(rf"[{_CJK}]|(?:(?![{_CJK}])[^\W_])+")
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_KANA, _HANGUL = "\u3040-\u30ff", "\uac00-\ud7af"
+_CJK = _KANA + _HANGUL + _HAN
+_WORD = re.compile(rf"[{_HAN}]+|[{_KANA}{_HANGUL}]|(?:(?![{_CJK}])[^\W_])+")
 _CJK_CHARACTER = re.compile(rf"[{_CJK}]")
+_HAN_CHARACTER = re.compile(rf"[{_HAN}]")
+_JAPANESE_OR_KOREAN = re.compile(rf"[{_KANA}{_HANGUL}]")
 _CJK_SHARE = 0.1  # of the references' characters, from which on BLEU splits by character
 
 
@@ -37,26 +42,55 @@ def bleu(answers: Sequence[str], references: Sequence[str]) -> float:
     """Corpus BLEU-4, 0 to 100, over mteval-v13a words, or characters where much of the text is CJK."""
     from sacrebleu.metrics import BLEU
 
-    text = "".join(references)
-    cjk = len(_CJK_CHARACTER.findall(text)) > _CJK_SHARE * len(text)
-    return float(BLEU(tokenize="zh" if cjk else "13a").corpus_score(list(answers), [list(references)]).score)
+    tokenizer = bleu_tokenizer("".join(references))
+    return float(BLEU(tokenize=tokenizer).corpus_score(list(answers), [list(references)]).score)
+
+
+def bleu_tokenizer(text: str) -> str:
+    """sacrebleu's name for it. Its Chinese one splits no Korean and no Japanese."""
+    if len(_CJK_CHARACTER.findall(text)) <= _CJK_SHARE * len(text):
+        return "13a"
+    return "char" if _JAPANESE_OR_KOREAN.search(text) else "zh"
 
 
 def rouge(answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """Mean F-measures, 0 to 100."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(_ROUGE, tokenizer=_Words())
-    rows = [scorer.score(reference, answer) for answer, reference in zip(answers, references, strict=True)]
+    by_word = RougeScorer(_ROUGE, tokenizer=_Words(words))
+    by_character = RougeScorer(_ROUGE, tokenizer=_Words(characters))
+    rows = [
+        (by_character if _JAPANESE_OR_KOREAN.search(reference) else by_word).score(reference, answer)
+        for answer, reference in zip(answers, references, strict=True)
+    ]
     return {name: 100 * sum(row[name].fmeasure for row in rows) / len(rows) for name in _ROUGE}
 
 
 class _Words:
     """What `RougeScorer` takes for a tokenizer."""
 
-    def tokenize(self, text: str) -> list[str]:
-        return words(text)
+    def __init__(self, split: Callable[[str], list[str]]) -> None:
+        self.tokenize = split
 
 
 def words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
+    """Words; Chinese ones as jieba cuts them."""
+    runs = _WORD.findall(text.lower())
+    return [word for run in runs for word in (_cutter()(run) if _HAN_CHARACTER.match(run) else [run])]
+
+
+def characters(text: str) -> list[str]:
+    """Words, but every Chinese, Japanese or Korean character one: of a text that mixes kana or Hangul with
+    Chinese characters, which jieba would take for Chinese."""
+    runs = _WORD.findall(text.lower())
+    return [word for run in runs for word in (list(run) if _HAN_CHARACTER.match(run) else [run])]
+
+
+@functools.cache
+def _cutter() -> Callable[[str], list[str]]:
+    """jieba, whose dictionary takes a second to load: only where there is Chinese."""
+    import jieba
+
+    jieba.setLogLevel("WARNING")
+    cut: Callable[[str], list[str]] = jieba.lcut
+    return cut

@@ -13,6 +13,9 @@ from artifacts.contract import TrainParams
 from train import lean_deepspeed
 from train.stage import StageError, StageUserError
 
+#: Strategies that DeepSpeed carries out, by the stage of ZeRO.
+DEEPSPEED_STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
+
 _BUCKET_ELEMENTS = 200_000_000  # DeepSpeed's recommendation for large models; a small model fills one bucket
 
 
@@ -24,7 +27,7 @@ def training_options(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
         raise StageUserError("fp16 needs a GPU", "set training.precision to bf16 or fp32")
     if params.strategy == "fsdp":
         return {"fsdp": True, "fsdp_config": _fsdp_config(params, on_gpu=on_gpu)}
-    if params.strategy in ("zero2", "zero3"):
+    if params.strategy in DEEPSPEED_STAGES:
         return {"deepspeed": deepspeed_config(params, on_gpu=on_gpu)}
     return {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
 
@@ -50,7 +53,7 @@ def _fsdp_config(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
 
 def deepspeed_config(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
     """DeepSpeed's configuration. https://www.deepspeed.ai/docs/config-json/"""
-    stage = 3 if params.strategy == "zero3" else 2
+    stage = DEEPSPEED_STAGES[params.strategy]
     zero: dict[str, Any] = {
         "stage": stage,
         "overlap_comm": on_gpu,
@@ -84,6 +87,37 @@ def deepspeed_config(params: TrainParams, *, on_gpu: bool) -> dict[str, Any]:
     }
 
 
+def ranks_per_node(world_size: int) -> int:
+    """By the launcher's word: all, where it says nothing."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+
+
+def shard_group_size(params: TrainParams, node_ranks: int) -> int:
+    """Over how many ranks FSDP shards: all, or (hybrid) those of a node, each node holding a whole copy.
+    Raises StageUserError where the nodes don't hold equally many ranks."""
+    if params.sharding == "full" or node_ranks >= params.world_size:
+        return params.world_size
+    if params.world_size % node_ranks:
+        raise StageUserError(
+            f"hybrid sharding needs equally many workers on each node, and {params.world_size} do not "
+            f"divide into {node_ranks} a node",
+            "set strategy.sharding: full, or compute.workers to a multiple",
+        )
+    return node_ranks
+
+
+def spread_over_mesh(state: Any, *, world_size: int, shard_size: int, device_type: str) -> None:
+    """Have accelerate shard over a two-dimensional mesh of `world_size / shard_size` replicas: the ranks of a
+    node, which follow one another, hold one together. `state` is accelerate's `AcceleratorState`."""
+    from accelerate.parallelism_config import ParallelismConfig
+    from torch.distributed.device_mesh import init_device_mesh
+
+    replicas = world_size // shard_size
+    state.parallelism_config = ParallelismConfig(dp_replicate_size=replicas, dp_shard_size=shard_size)
+    names = tuple(state.parallelism_config.fsdp_dim_names)
+    state.device_mesh = init_device_mesh(device_type, (replicas, shard_size), mesh_dim_names=names)
+
+
 def fsdp_plugin(params: TrainParams, *, on_gpu: bool) -> Any:
     """accelerate's FSDP2 plugin. Gradients are reduced, and module outputs (the loss among them) left, in
     float32, where accelerate's own mixed precision would round both."""
@@ -107,8 +141,11 @@ def start_process_group(world_size: int, *, on_gpu: bool, strategy: str) -> None
     """Join the ranks named by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, unless that is done
     (Ray Train does it). On GPUs, NCCL for their tensors and gloo for those in host memory.
 
-    One DDP rank on a CPU needs no group.
+    One DDP rank on a CPU needs no group, `single` none anywhere.
     """
+    if strategy == "single":
+        os.environ.pop("LOCAL_RANK", None)  # by which accelerate knows that it should join a group
+        return
     if dist.is_initialized() or (world_size == 1 and strategy == "ddp" and not on_gpu):
         return
     if world_size == 1:
@@ -145,8 +182,9 @@ def reshard(model: torch.nn.Module) -> None:
             module.reshard()
 
 
-def check_sharded(model: torch.nn.Module, world_size: int) -> None:
-    """Raise StageError unless FSDP really shards: weights are DTensors, and this rank holds only its part."""
+def check_sharded(model: torch.nn.Module, shard_size: int) -> None:
+    """Raise StageError unless FSDP really shards: weights are DTensors, and this rank holds only its part,
+    one of `shard_size`."""
     from torch.distributed.tensor import DTensor
 
     plain = [name for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor)]
@@ -156,7 +194,7 @@ def check_sharded(model: torch.nn.Module, world_size: int) -> None:
         )
     local = sum(parameter.to_local().numel() for parameter in model.parameters())
     total = sum(parameter.numel() for parameter in model.parameters())
-    if world_size > 1 and local > 0.75 * total:
+    if shard_size > 1 and local > 0.75 * total:
         raise StageError(
             f"FSDP shards nothing: this rank holds {local} of {total} weights", "report this as a bug"
         )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import shutil
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,21 +13,23 @@ import torch
 import torch.distributed as dist
 import transformers.utils
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from artifacts.contract import IGNORED_LABEL, canonical_json
-from artifacts.manifest import ArtifactWriter
-from train import loss, metrics, strategies, weights
-from train.attempts import check_current
+from artifacts.contract import IGNORED_LABEL
+from train import loss, metrics, neftune, optimizers, strategies
+from train.boundary import StepBoundary
 from train.data.collate import Collator, Rows
 from train.data.order import RankBatches
 from train.schedule import Schedule
 from train.stage import StageError
+from train.trackers import Trackers
 
 # Trainer's module would import datasets and pandas (1.3 s), only to compare types with what we don't use.
 transformers.utils.is_datasets_available = lambda: False
 from transformers import Trainer  # noqa: E402
+
+from train import saving  # noqa: E402
 
 
 class RankTrainer(Trainer):
@@ -54,6 +55,10 @@ class RankTrainer(Trainer):
         self.flops = metrics.count_weights(base)
         self.slices_logits = loss.slices_logits(base)
         self.loss_installed = loss.install(base)
+        self.noise = None
+        if task.params.neftune_alpha is not None:
+            self.noise = neftune.Noise(base.get_input_embeddings(), task.params.neftune_alpha)
+        self.shard_size = strategies.shard_group_size(task.params, strategies.ranks_per_node(task.world_size))
         super().__init__(
             model=model,
             args=arguments,
@@ -62,14 +67,15 @@ class RankTrainer(Trainer):
             eval_dataset=Rows(eval_split) if eval_split is not None else None,
         )
         self.remove_callback(PrinterCallback)
-        self.add_callback(_StepBoundary(self))
+        self.add_callback(StepBoundary(self))
         self.loss_is_scaled_for_ga = True
         self.meter = metrics.Meter()
         self.stop_votes = 0
         self.stopped = False
-        self._rows = (
-            metrics.writer(task.store, task.prefix, task.attempt) if self.is_world_process_zero() else None
-        )
+        self._rows = self._trackers = None
+        if self.is_world_process_zero():
+            self._rows = metrics.writer(task.store, task.prefix, task.attempt)
+            self._trackers = Trackers.of_environment(task, os.environ)
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -82,6 +88,22 @@ class RankTrainer(Trainer):
         state.distributed_type = DistributedType.FSDP
         state.fsdp_plugin = strategies.fsdp_plugin(self.task.params, on_gpu=self.args.device.type == "cuda")
         self.is_fsdp_enabled = True
+        if self.shard_size < self.task.world_size:
+            strategies.spread_over_mesh(
+                state,
+                world_size=self.task.world_size,
+                shard_size=self.shard_size,
+                device_type=self.args.device.type,
+            )
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            trained = self.model if model is None else model
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
+            decayed = self.get_decay_parameter_names(trained)
+            self.optimizer = kind(optimizers.groups(trained, self.task.params, decayed), **options)
+            optimizers.keep_embeddings_exact(self.optimizer, trained)
+        return self.optimizer
 
     # -- data ------------------------------------------------------------------------------------------------
 
@@ -137,12 +159,18 @@ class RankTrainer(Trainer):
     ) -> torch.Tensor:
         """This micro-batch's share of the step's mean loss, times the world size: every strategy averages
         gradients over ranks."""
-        total = self._summed_loss(model, inputs)
+        if self.noise is not None:
+            self.noise.seeing(inputs["position_ids"])
+        total = self._summed_loss(model, inputs, label_smoothing=self.task.params.label_smoothing)
         return total * (self.task.world_size / num_items_in_batch)
 
-    def _summed_loss(self, model: Any, inputs: Any) -> torch.Tensor:
+    def _summed_loss(self, model: Any, inputs: Any, label_smoothing: float = 0.0) -> torch.Tensor:
         return loss.summed_loss(
-            model, inputs, installed=self.loss_installed, slices_logits=self.slices_logits
+            model,
+            inputs,
+            installed=self.loss_installed,
+            slices_logits=self.slices_logits,
+            label_smoothing=label_smoothing,
         )
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -184,7 +212,7 @@ class RankTrainer(Trainer):
             flops=self.flops,
             peak_flops_per_second=peak * self.task.world_size if peak else None,
         )
-        self._rows.append(row)
+        self._append(row)
         if self.task.events is not None:
             self.task.events.progress(
                 self.state.global_step,
@@ -195,15 +223,26 @@ class RankTrainer(Trainer):
                 epoch=row["epoch"],
             )
 
+    def _append(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        self._trackers.append(row)
+
     def flush_metrics(self) -> None:
         if self._rows is not None:
             self._rows.flush()
+            self._trackers.flush()
+
+    def say(self, text: str, **facts: Any) -> None:
+        """Tell the run's events; rank 0 has them."""
+        if self.task.events is not None:
+            self.task.events.say("note", text=text, **facts)
 
     # -- evaluation ------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Mean loss over the supervised tokens of the whole evaluation split, on all ranks."""
+        """Mean loss over the supervised tokens of the whole evaluation split, on all ranks; without label
+        smoothing, so that it tells the perplexity whatever the training's loss is."""
         self.meter.pause()
         model = self.model_wrapped
         model.eval()
@@ -225,7 +264,7 @@ class RankTrainer(Trainer):
                 eval_loss=eval_loss,
                 attempt=self.task.attempt,
             )
-            self._rows.append(row)
+            self._append(row)
         self.meter.go_on()
         answer = {"eval_loss": eval_loss}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, answer)
@@ -241,78 +280,15 @@ class RankTrainer(Trainer):
         self.task.checkpointer.save(self, self.state.global_step)
         self.meter.go_on()
 
+    @property
+    def best_step(self) -> int | None:
+        """The step whose checkpoint has to stay for the end."""
+        return self.state.best_global_step if self.task.params.best_model else None
+
     def write_checkpoint(self, folder: Path) -> None:
-        """Write what a resumed training needs into `folder`, as transformers' Trainer reads it back; an
-        adapter is always whole, as safetensors. Every rank calls it and writes its own files; the folder may
-        be this rank's alone."""
-        folder.mkdir(parents=True, exist_ok=True)
-        model = self.accelerator.unwrap_model(self.model)
-        if self.task.params.method == "lora":
-            weights.write_adapter(
-                model, folder, base_name=self.task.base_name, writes=self.is_world_process_zero()
-            )
-        elif self.task.params.strategy == "ddp" and self.is_world_process_zero():
-            model.save_pretrained(folder)
-        lean = self.task.params.method == "lora" and self.is_deepspeed_enabled
-        with weights.without_frozen(self.model_wrapped) if lean else contextlib.nullcontext():
-            self._save_optimizer_and_scheduler(str(folder))  # and sharded weights
-        self._save_scaler(str(folder))
-        self._save_rng_state(str(folder))
-        if self.is_world_process_zero():
-            self.state.save_to_json(str(folder / "trainer_state.json"))
+        saving.write_checkpoint(self, folder)
 
     def write_final(self) -> None:
-        """Commit `final/`: what was trained, its tokenizer and template, and the metrics of all attempts.
-        Every rank calls it; rank 0 writes."""
-        writes = self.is_world_process_zero()
-        folder = self.task.work / "final"
-        if writes:
-            shutil.rmtree(folder, ignore_errors=True)
-        model = self.accelerator.unwrap_model(self.model)
-        if self.task.params.method == "lora":
-            weights.write_adapter(model, folder, base_name=self.task.base_name, writes=writes)
-            if writes:
-                weights.copy_tokenizer(self.task.model, folder)
-        else:
-            weights.write_model(model, folder, base=self.task.model, writes=writes)
-        if not writes:
-            return
-        self.flush_metrics()
-        artifact = ArtifactWriter(self.task.store, f"{self.task.prefix}/final")
-        artifact.add_folder(folder, move=True)
-        rows = metrics.merged_from(self.task.store, self.task.prefix)
-        artifact.write_bytes("metrics.jsonl", b"".join(canonical_json(row) + b"\n" for row in rows))
-        check_current(self.task.store, self.task.prefix, self.task.attempt)
-        artifact.commit(method=self.task.params.method, steps=self.state.global_step)
-
-
-class _StepBoundary(TrainerCallback):
-    """What happens between two steps: the epoch's order, evaluating and saving on time, stopping on
-    request."""
-
-    def __init__(self, trainer: RankTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self.trainer.meter = metrics.Meter()
-        if self.trainer.task.params.strategy == "fsdp":
-            strategies.check_sharded(self.trainer.model_wrapped, self.trainer.task.world_size)
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self.trainer.train_batches.epoch = state.global_step // self.trainer.schedule.steps_per_epoch
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        trainer, step = self.trainer, state.global_step
-        trainer.task.on_step(step)
-        control.should_log |= step == trainer.schedule.max_steps
-        control.should_evaluate = trainer.eval_dataset is not None and trainer.schedule.evaluates(step)
-        control.should_save = trainer.schedule.saves(step)
-        if trainer.stop_votes and step < trainer.schedule.max_steps:
-            control.should_log = control.should_save = control.should_training_stop = True
-            trainer.stopped = True
+        saving.write_final(self)
+        if self._trackers is not None:
+            self._trackers.close()

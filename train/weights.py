@@ -134,7 +134,7 @@ def copy_without_weights(base: Path, folder: Path) -> None:
 
 
 def copy_tokenizer(base: Path, folder: Path) -> None:
-    """Copy the model folder's tokenizer and chat template."""
+    """Copy the tokenizer and chat template of the folder `base`, replacing what is there."""
     for pattern in TOKENIZER_FILES:
         for source in sorted(base.glob(pattern)):
             if source.is_file():

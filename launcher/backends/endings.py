@@ -22,8 +22,7 @@ from launcher.backends.pods import (
     memory_killed,
     pod_end,
 )
-from launcher.backends.waiting import Object
-from launcher.kube import condition
+from launcher.kube import Object, condition
 
 #: What Ray says of an entrypoint that ended badly (`ray/dashboard/modules/job/job_supervisor.py`).
 _ENTRYPOINT_CODE = re.compile(r"entrypoint command failed with exit code (-?\d+)")

@@ -13,9 +13,8 @@ from typing import Any
 
 from artifacts.redact import Redactor
 from artifacts.store import Store
-from launcher.backends.waiting import Object
 from launcher.errors import ClusterError
-from launcher.kube import Kube
+from launcher.kube import Kube, Object
 
 LOG_LINES = 200
 #: Pods whose logs are kept: those that ended badly come first, and many workers tell the same.

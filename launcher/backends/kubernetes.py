@@ -20,9 +20,8 @@ from launcher.backends.looks import Looks
 from launcher.backends.lost_nodes import LostNodes, unix_s
 from launcher.backends.patience import Patience
 from launcher.backends.pods import RUN, is_pending, note, pod_facts
-from launcher.backends.waiting import Object
 from launcher.errors import ClusterError
-from launcher.kube import Kube, KubeError
+from launcher.kube import Kube, KubeError, Object
 from launcher.names import short_key
 from launcher.progress.last_words import last_words
 from launcher.spec.kubernetes import KubernetesCluster

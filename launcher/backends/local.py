@@ -18,14 +18,13 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from artifacts.contract import EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, Plan, StageKind, StagePlan
+from artifacts.contract import EXIT_DONE, Plan, StageKind, StagePlan
 from artifacts.events import Events
 from artifacts.manifest import MARKER
 from artifacts.store import Store
@@ -38,9 +37,9 @@ from launcher.backends.processes import (
     StageProcess,
     become_stage,
 )
-from launcher.errors import UserError
 from launcher.progress.last_words import last_words
 from launcher.stages.done import is_done
+from launcher.stages.telling import carry_out
 from launcher.status import Observation
 
 HOST_COMMAND = (sys.executable, "-P", "-m", "train.host")
@@ -230,27 +229,17 @@ class LocalBackend:
         return DirectProcess(argv, log, [self._lock(stage).descriptor])
 
     def _run_light(self, stage: StagePlan, argv: Sequence[str]) -> int:
-        """The body of a light stage's process; the counterpart of `train.__main__.run_stage`. For a model
-        that has to be downloaded it goes on as that."""
+        """The body of a light stage's process. For a model that has to be downloaded it goes on as that."""
         if is_done(stage, self._store):
             return EXIT_DONE
         events = Events(self._store, self._run_id, stage.kind)
-        events.say("started", pid=os.getpid())
-        try:
+
+        def work() -> None:
             if not self._light(stage, self._store, events, self._work):
                 self._store.delete(f"{stage.output}/{MARKER}")  # it pointed to where the model no longer lies
                 become_stage(argv, self._lock(stage).descriptor)
-        except UserError as error:
-            print(error, file=sys.stderr)
-            events.say("failed", cause=str(error), advice="")
-            return EXIT_USER_ERROR
-        except Exception as error:
-            traceback.print_exc()
-            cause = f"{type(error).__name__}: {error}".splitlines()[0]
-            events.say("failed", cause=cause, advice="", detail=traceback.format_exc())
-            return EXIT_FAILED
-        events.say("finished")
-        return EXIT_DONE
+
+        return carry_out(work, events)
 
     def _host_never_worked(self, started: _Started) -> bool:
         """A host that fails before it is ready can't be started here: from then on stages run directly."""

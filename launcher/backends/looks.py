@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from launcher.backends.pods import KEY, RAY_CLUSTER
-from launcher.backends.waiting import Object
-from launcher.kube import Kube
+from launcher.kube import Kube, Object
 
 T = TypeVar("T")
 

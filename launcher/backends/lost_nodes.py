@@ -16,8 +16,7 @@ from datetime import datetime
 
 from launcher.backends.looks import Looks
 from launcher.backends.pods import RAY_NODE_TYPE
-from launcher.backends.waiting import Object
-from launcher.kube import Kube, KubeError
+from launcher.kube import Kube, KubeError, Object
 
 #: From a node's loss (which Kubernetes notices after 40 s) to the removal of its pods: it may come back.
 LOST_AFTER_S = 20.0

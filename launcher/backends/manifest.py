@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from artifacts.contract import Plan, StageKind, StagePlan
-from launcher.backends.pod_template import PLAN_FILE, WORK, Object, Pod, pod_template
+from launcher.backends.pod_template import PLAN_FILE, WORK, Pod, pod_template
 from launcher.backends.pods import JOB, KEY, RUN, STAGE
 from launcher.backends.rayjob import ray_job_spec
 from launcher.errors import Problem, UserError
+from launcher.kube import Object
 from launcher.names import short_key
 from launcher.spec.kubernetes import KUEUE_LABEL, KubernetesCluster
 from launcher.spec.nodes import Resources

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from launcher.backends.endings import Ending
 from launcher.backends.lost_nodes import unix_s
 from launcher.backends.pods import PodFact, is_pending
-from launcher.backends.waiting import Object
+from launcher.kube import Object
 
 #: A reason to wait is told once it has lasted so long: some pass by themselves (a Secret made just after).
 TELL_AFTER_S = 3.0

@@ -10,14 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from launcher.kube import GPU, Object
 from launcher.spec.kubernetes import KubernetesCluster
 from launcher.spec.units import to_bytes
 
-Object = dict[str, Any]
-
 CONTAINER = "slipway"
 #: The resource that NVIDIA's device plugin hands out.
-GPU = "nvidia.com/gpu"
 PLAN_FILE = "/etc/slipway/plan.json"
 WORK = "/work"
 _HOME = "/home/slipway"

@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from launcher.backends.waiting import Object, WaitKind, explain_refusal, why_waiting
+from launcher.backends.waiting import WaitKind, explain_refusal, why_waiting
+from launcher.kube import Object
 
 #: Labels that Kubernetes and KubeRay set on pods.
 RAY_CLUSTER, RAY_NODE_TYPE = "ray.io/cluster", "ray.io/node-type"

@@ -11,8 +11,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launcher.backends.pod_template import GPU, WORK, Object, Pod, pod_template
+from launcher.backends.pod_template import WORK, Pod, pod_template
 from launcher.backends.pods import KEY, ROLE
+from launcher.kube import GPU, Object
 from launcher.planning.placement import Placement, WorkerPod, place, pods_per_node, worker_pod
 from launcher.spec.kubernetes import KubernetesCluster
 from launcher.stages.code import ROOT, TRAIN_LOCK, locked_versions

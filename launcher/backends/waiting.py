@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Object = dict[str, Any]
+from launcher.kube import Object
 
 #: starting: nothing is wrong; room, quota: it may pass when others end; image, settings: somebody must act.
 WaitKind = Literal["starting", "room", "quota", "image", "settings"]

@@ -47,8 +47,7 @@ def reachable(kube: Kube) -> Check:
         version = kube.version()
     except KubeError as error:
         if error.status in (401, 403):
-            why = f"it does not accept these credentials ({error.reason}): expired, or of another cluster"
-            return failure(what, why, "log in again (`kubectl get pods` must work), then try again")
+            return _refused(what, error)
         return failure(what, str(error))
     except ClusterError as error:
         return failure(what, str(error))
@@ -65,8 +64,7 @@ def namespace(kube: Kube) -> Check:
         found = kube.get("Namespace", kube.namespace)
     except KubeError as error:
         if error.status == 401:
-            why = "the API server does not accept these credentials: expired, or of another cluster"
-            return failure(what, why, "log in again (`kubectl get pods` must work), then try again")
+            return _refused(what, error)
         return warning(what, f"may not be looked at ({error.reason})")
     if found is None:
         return failure(what, "is not there", PREREQUISITES)
@@ -179,6 +177,11 @@ _SUFFIXES = {
     **{"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15},
     **{"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50},
 }
+
+
+def _refused(what: str, error: KubeError) -> Check:
+    why = f"the API server does not accept these credentials ({error.reason}): expired, or of another cluster"
+    return failure(what, why, "log in again (`kubectl get pods` must work), then try again")
 
 
 def amount(quantity: str | float) -> float:

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from launcher import catalog
 from launcher.doctor.check import Check, failure, ok, warning
 from launcher.doctor.cluster import amount
-from launcher.kube import Kube, KubeError, Object, condition
+from launcher.kube import GPU, Kube, KubeError, Object, condition
 from launcher.spec.kubernetes import KubernetesCluster
 from launcher.spec.units import to_bytes
 
-GPU = "nvidia.com/gpu"
 #: Labels of NVIDIA's GPU feature discovery.
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 DRIVER_LABELS = ("nvidia.com/cuda.driver-version.major", "nvidia.com/cuda.driver.major")

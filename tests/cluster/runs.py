@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,3 @@ def wait_until(what: str, met: Callable[[], Any], *, timeout_s: float, every_s: 
             return value
         time.sleep(every_s)
     raise AssertionError(f"not within {timeout_s:.0f} s: {what}")
-
-
-def objects(store: Store, prefixes: tuple[str, ...]) -> Iterator[str]:
-    for prefix in prefixes:
-        yield from (info.key for info in store.list(prefix))

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.contract import StageKind
+from artifacts.segments import read_all
 from launcher.kube import Kube, Object
 from tests.cluster.conftest import Place
 from tests.cluster.runs import Run, wait_until, write_job
@@ -65,8 +66,6 @@ def require_good_end(run: Run) -> None:
 
 def read_steps(run: Run) -> list[tuple[int, int]]:
     """(first, last) step of each attempt that made one, oldest first."""
-    from artifacts.segments import read_all
-
     prefix = f"train/{run.plan.stage(StageKind.TRAIN).key}/metrics"
     found: dict[int, list[int]] = {}
     for row in read_all(run.store, prefix):

@@ -135,7 +135,7 @@ def test_a_frozen_head_gets_no_gradient() -> None:
     hidden = torch.randn(5, 8, requires_grad=True)
     head = nn.Linear(8, 11)
     head.requires_grad_(False)
-    got = ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, torch.arange(5), LogitTransform(), True)
+    got = ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, torch.arange(5), LogitTransform(), 0.0, True)
     got.backward()
     assert hidden.grad is not None and head.weight.grad is None and head.bias.grad is None
 

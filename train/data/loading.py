@@ -28,17 +28,19 @@ QWEN2_SPLIT = (
 
 def load_chat_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> ChatTokenizer:
     """Raises StageUserError where the folder has no usable tokenizer or no chat template."""
-    config = _read_json(folder / "tokenizer_config.json")
+    config = read_json(folder / "tokenizer_config.json")
     if loads_as_saved(folder, config):
         backend = _read_backend(folder / "tokenizer.json")
-        names = {name: _token_text(config[name]) for name in SPECIAL_TOKEN_NAMES if config.get(name)}
-        template = _saved_template(folder, config)
+        names = {name: token_text(config[name]) for name in SPECIAL_TOKEN_NAMES if config.get(name)}
+        template = saved_template(folder, config)
     else:
-        backend, template, names = _load_with_transformers(folder, trust_remote_code)
+        tokenizer = load_with_transformers(folder, trust_remote_code)
+        backend, names = tokenizer.backend_tokenizer, dict(tokenizer.special_tokens_map)
+        template = tokenizer.get_chat_template() if tokenizer.chat_template else None
     if not template:
         raise StageUserError(
             f"{folder}: the tokenizer has no chat template",
-            "use an instruction-tuned model, or put its template into the folder as chat_template.jinja",
+            "name one in the job (template: chatml, …), or use an instruction-tuned model",
         )
     try:
         return ChatTokenizer(backend, template, names)
@@ -50,13 +52,13 @@ def loads_as_saved(folder: Path, config: dict[str, Any]) -> bool:
     """Whether `AutoTokenizer` uses the folder's tokenizer.json unchanged (transformers 5.23)."""
     if not (folder / "tokenizer.json").is_file() or "auto_map" in config:
         return False
-    if _read_json(folder / "config.json").get("model_type") not in _PLAIN_MODEL_TYPES:
+    if read_json(folder / "config.json").get("model_type") not in _PLAIN_MODEL_TYPES:
         return False
     name = config.get("tokenizer_class")
     if name in ("PreTrainedTokenizerFast", "TokenizersBackend"):
         return "add_bos_token" not in config and "add_eos_token" not in config
     if name in ("Qwen2Tokenizer", "Qwen2TokenizerFast"):
-        saved = _read_json(folder / "tokenizer.json")
+        saved = read_json(folder / "tokenizer.json")
         split = (saved.get("pre_tokenizer") or {}).get("pretokenizers", [{}])[0].get("pattern")
         return split == {"Regex": QWEN2_SPLIT} and saved.get("normalizer") == {"type": "NFC"}
     return False
@@ -69,7 +71,7 @@ def _read_backend(path: Path) -> Tokenizer:
         raise StageUserError(f"{path}: {error}", "the file is damaged: get it again") from error
 
 
-def _saved_template(folder: Path, config: dict[str, Any]) -> str | None:
+def saved_template(folder: Path, config: dict[str, Any]) -> str | None:
     if (file := folder / "chat_template.jinja").is_file():
         return file.read_text(encoding="utf-8")
     template = config.get("chat_template")
@@ -78,32 +80,29 @@ def _saved_template(folder: Path, config: dict[str, Any]) -> str | None:
     return template
 
 
-def _load_with_transformers(
-    folder: Path, trust_remote_code: bool
-) -> tuple[Tokenizer, str | None, dict[str, str]]:
+def load_with_transformers(folder: Path, trust_remote_code: bool) -> Any:
+    """The folder's tokenizer as `AutoTokenizer` makes it. Raises StageUserError."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
-        template = tokenizer.get_chat_template() if tokenizer.chat_template else None
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise StageUserError(f"{folder}: its tokenizer can't be loaded: {error}", "") from error
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise StageUserError(
             f"{folder}: {type(tokenizer).__name__} is no fast tokenizer",
             "use a model whose folder has a tokenizer.json",
         )
-    return backend, template, dict(tokenizer.special_tokens_map)
+    return tokenizer
 
 
-def _token_text(token: str | dict[str, Any]) -> str:
+def token_text(token: str | dict[str, Any]) -> str:
     return token if isinstance(token, str) else token["content"]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

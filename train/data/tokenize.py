@@ -59,6 +59,7 @@ class ChatTokenizer:
         backend.no_truncation()
         backend.no_padding()
         self.backend = backend
+        self.special_tokens = dict(special_tokens)
         special = [token.content for token in backend.get_added_tokens_decoder().values() if token.special]
         self.template = ChatTemplate(template, special_tokens, special)
         self.sha256 = hashlib.sha256(backend.to_str().encode()).hexdigest()

@@ -140,6 +140,7 @@ class Rank:
             world_size=stage.params.world_size,
             group=self.group,
             events=events,
+            resizable=stage.params.strategy not in strategies.DEEPSPEED_STAGES,
         )
         requests = [stop_key(self.job.run_id), stop_attempt_key(self.prefix, attempt)]
         fetched = fetch_progress(events)

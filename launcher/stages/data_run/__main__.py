@@ -4,19 +4,17 @@ of a pod, for data that does not lie on the submitting machine. The counterpart 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from artifacts.contract import EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, Plan, StageKind
+from artifacts.contract import EXIT_DONE, Plan, StageKind
 from artifacts.events import Events
 from artifacts.manifest import is_complete
 from artifacts.store import open_store
-from launcher.errors import UserError
 from launcher.stages.data_run.staging import run
+from launcher.stages.telling import carry_out
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,20 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if is_complete(store, stage.output):
         return EXIT_DONE
     events = Events(store, options.run, stage.kind)
-    events.say("started", pid=os.getpid())
-    try:
-        run(stage, store, events)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        events.say("failed", cause=str(error), advice="")
-        return EXIT_USER_ERROR
-    except Exception as error:
-        traceback.print_exc()
-        cause = f"{type(error).__name__}: {error}".splitlines()[0]
-        events.say("failed", cause=cause, advice="", detail=traceback.format_exc())
-        return EXIT_FAILED
-    events.say("finished")
-    return EXIT_DONE
+    return carry_out(lambda: run(stage, store, events), events)
 
 
 if __name__ == "__main__":

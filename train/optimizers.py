@@ -1,0 +1,49 @@
+"""The optimizer of a training: transformers' name for it, and which weights it treats how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from artifacts.contract import TrainParams
+from train import methods
+
+#: transformers' names (`OptimizerNames`). The 8-bit and paged ones are bitsandbytes'.
+NAMES = {
+    "adamw": "adamw_torch_fused",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw": "paged_adamw_32bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+    "adafactor": "adafactor",
+}
+
+Group = dict[str, Any]
+
+
+def groups(model: nn.Module, params: TrainParams, decayed: Iterable[str]) -> list[Group]:
+    """Parameter groups of what is trained: those of the method where it has some of its own (LoRA+), else the
+    weights that decay and those that don't (norms, biases). `decayed` names the former."""
+    own = getattr(methods, "optimizer_groups", lambda model, params: None)(model, params)
+    if own is not None:
+        return own
+    names = set(decayed)
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    return [
+        {"params": [w for name, w in trained if name in names], "weight_decay": params.weight_decay},
+        {"params": [w for name, w in trained if name not in names], "weight_decay": 0.0},
+    ]
+
+
+def keep_embeddings_exact(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Embeddings' state stays in 32 bits: their gradients are too unequal for 8 (bitsandbytes' own advice,
+    https://huggingface.co/docs/bitsandbytes/optimizers)."""
+    if not type(optimizer).__module__.startswith("bitsandbytes"):
+        return
+    from bitsandbytes.optim import GlobalOptimManager
+
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            GlobalOptimManager.get_instance().register_module_override(module, "weight", {"optim_bits": 32})
