@@ -1,19 +1,20 @@
 """A data file as a stream of parsed records, in bounded memory, with each record's number and byte offset.
 
 What can't be parsed comes as a `BadRecord` in its place, and the stream goes on where the next record can be
-found. Nothing here knows what a record means: `artifacts.conversations` does.
+found. Nothing here knows what a record means: `artifacts.formats` does.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
-from artifacts.conversations import RecordError
 from artifacts.filetypes import BOM
+from artifacts.formats.base import RecordError
 
 #: No record may be longer: 16 MiB is millions of tokens, and a parsed record takes several times its bytes.
 MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -151,3 +152,38 @@ def _skip_line(stream: BinaryIO) -> int:
         if part.endswith(b"\n"):
             break
     return skipped
+
+
+def read_text(
+    stream: BinaryIO, *, paragraphs: bool = False, max_record_bytes: int = MAX_RECORD_BYTES
+) -> Iterator[RawRecord | BadRecord]:
+    """Plain text as records `{"text": …}`: a line each, or all lines between two blank ones."""
+    held: list[bytes] = []
+    number = end = start = first_line = 0
+    lines = itertools.chain(iter(functools.partial(stream.readline, max_record_bytes + 1), b""), [b""])
+    for line_number, line in enumerate(lines, 1):
+        before = end
+        end += len(line)
+        if before == 0:
+            line = line.removeprefix(BOM)
+        blank = not line.strip()
+        if not blank:
+            start, first_line = (start, first_line) if held else (end - len(line), line_number)
+            held.append(line)
+        if held and (blank or not paragraphs or sum(map(len, held)) > max_record_bytes):
+            number += 1
+            at_end = not held[-1].endswith(b"\n")
+            yield _text_record(number, start, first_line, b"".join(held), max_record_bytes, at_end)
+            held = []
+
+
+def _text_record(
+    number: int, start: int, line: int, raw: bytes, max_record_bytes: int, at_end: bool
+) -> RawRecord | BadRecord:
+    if len(raw) > max_record_bytes:
+        return BadRecord(number, start, line, f"longer than {max_record_bytes} bytes", at_end=at_end)
+    try:
+        return RawRecord(number, start, line, {"text": raw.decode().rstrip("\r\n")}, None, at_end)
+    except UnicodeDecodeError as error:
+        reason = f"invalid UTF-8: byte 0x{raw[error.start]:02x} at byte offset {start + error.start}"
+        return BadRecord(number, start, line, reason, at_end=at_end)

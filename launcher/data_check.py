@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from artifacts.contract import EXIT_USER_ERROR, RecordFormat
+from artifacts.contract import EXIT_USER_ERROR, Reading, RecordFormat
 from artifacts.records import BadRecord, DataFileError, RecordFile
 from launcher.backends.processes import environment
 from launcher.errors import Problem, RunFailed, UserError
@@ -62,7 +62,8 @@ class Report:
     bad_records: int
     bad: list[BadRecord]  # the first 20
     duplicates: int
-    ignored_columns: list[str]
+    near_duplicates: int  # but for case, spaces and punctuation
+    lost: dict[str, int]  # what of the records is not passed on (a column, a key of messages): records
     unit: Literal["tokens", "characters"]  # of the histogram
     histogram: list[Bucket]
     longest_characters: int
@@ -72,13 +73,14 @@ class Report:
     @property
     def ok(self) -> bool:
         """Whether `data.on_error: stop` would let the file pass."""
-        return self.bad_records == 0 and self.records > 0
+        return self.bad_records == 0 and (self.records > 0 or self.format == "custom")
 
 
 def check(
     path: Path,
     *,
     format: RecordFormat | Literal["auto"] = "auto",
+    reading: Reading | None = None,
     tokenizer: Path | None = None,
     max_length: int = DEFAULT_MAX_LENGTH,
 ) -> Report:
@@ -87,7 +89,7 @@ def check(
     Raises UserError where the file is no data file or the folder has no usable tokenizer.
     """
     try:
-        records = RecordFile(path, format)
+        records = RecordFile(path, format, reading)
         with contextlib.ExitStack() as stack:
             counting = None
             if tokenizer is not None:
@@ -104,8 +106,9 @@ def check(
         records=tally.records,
         bad_records=tally.bad_records,
         bad=tally.bad,
-        duplicates=tally.conversations.duplicates(),
-        ignored_columns=sorted(records.ignored_columns),
+        duplicates=(duplicates := tally.exact.duplicates()),
+        near_duplicates=tally.near.duplicates() - duplicates,
+        lost=dict(records.lost),
         unit="tokens" if measured else "characters",
         histogram=_token_buckets(measured) if measured else tally.buckets(),
         longest_characters=tally.longest,
@@ -120,7 +123,7 @@ class _Tally:
     def __init__(self, records: RecordFile) -> None:
         self.records = self.bad_records = self.characters = self.longest = 0
         self.bad: list[BadRecord] = []
-        self.conversations = FingerprintBag()
+        self.exact, self.near = FingerprintBag(), FingerprintBag()
         self._sizes: Counter[int] = Counter()  # by bit length
         for item in records:
             if isinstance(item, BadRecord):
@@ -128,11 +131,15 @@ class _Tally:
                 self.bad += [item] if len(self.bad) < _LISTED else []
                 continue
             self.records += 1
-            length = sum(len(message["content"]) for message in item.messages)
+            length = sum(len(message["content"]) for message in item.messages) or len(
+                item.record.get("text", "")
+            )
             self.characters += length
             self.longest = max(self.longest, length)
             self._sizes[(length - 1).bit_length()] += 1
-            self.conversations.add(fingerprints(item.messages)[0])
+            found = fingerprints(item.record)
+            self.exact.add(found.record)
+            self.near.add(found.near)
 
     def buckets(self) -> list[Bucket]:
         """Each twice as wide as the one before."""
@@ -208,8 +215,11 @@ def _facts(report: Report) -> Iterator[str]:
     if report.duplicates:
         counts += f", {report.duplicates:,} of the good repeat an earlier one"
     yield counts
-    if report.ignored_columns:
-        yield f"  columns that training ignores: {', '.join(report.ignored_columns)}"
+    if report.near_duplicates:
+        yield f"  {report.near_duplicates:,} more do but for case, spaces and punctuation"
+    if report.lost:
+        lost = ", ".join(f"{name} ({count:,})" for name, count in sorted(report.lost.items()))
+        yield f"  not passed on (of so many records): {lost}"
 
 
 def _bad_lines(report: Report) -> Iterator[str]:

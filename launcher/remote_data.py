@@ -28,6 +28,11 @@ def is_known(address: str) -> bool:
     return re.fullmatch(f"{S3_FILE_PATTERN}|{HUB_FILE_PATTERN}", address) is not None
 
 
+def has_pattern(address: str) -> bool:
+    """Whether it stands for several files, as `s3://bucket/folder/*.jsonl`."""
+    return any(character in address for character in "*?")
+
+
 def fetch(address: str, folder: Path) -> Path:
     """The file, below `folder` and under its own name. Raises UserError where there is no such file,
     ClusterError where the hub is out of reach, StoreError."""

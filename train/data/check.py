@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.contract import EXIT_DONE, EXIT_USER_ERROR
-from artifacts.conversations import FORMATS, Message
-from artifacts.records import Conversation, RecordFile
+from artifacts.formats import FORMATS, Message
+from artifacts.records import GoodRecord, RecordFile
 from train.data.loading import load_chat_tokenizer
 from train.data.statistics import SplitStatistics
 from train.data.templates import TemplateError
@@ -85,7 +85,7 @@ def measure(records: RecordFile, tokenizer: ChatTokenizer, max_length: int) -> d
 
 def _conversations(records: RecordFile, numbers: deque[int]) -> Iterator[list[Message]]:
     for item in records:
-        if isinstance(item, Conversation):
+        if isinstance(item, GoodRecord):
             numbers.append(item.number)
             yield item.messages
 

@@ -4,19 +4,52 @@ from __future__ import annotations
 
 import tempfile
 from array import array
-from collections.abc import Sequence
-from typing import IO
+from typing import IO, NamedTuple
 
-from artifacts.conversations import Message
+from artifacts.formats import Record, encode_record
 
 _PARTITIONS = 64
 _HELD_HASHES = 2_000_000  # 16 MB; beyond that they go to temporary files
 
 
-def fingerprints(messages: Sequence[Message]) -> tuple[int, int]:
-    """(of the conversation, of its prompt: all messages but the last), the same only within one process."""
+# What near-duplicates may differ in: case, spaces, punctuation, as far as ASCII goes.
+_LOWER = bytes(range(256)).lower()
+_UNHEARD = bytes(code for code in range(128) if not chr(code).isalnum())
+
+
+class Fingerprints(NamedTuple):
+    """Hashes of a record, the same only within one process: of all it says, of its prompt (all messages but
+    the last), and of what it says but for case, spaces and punctuation."""
+
+    record: int
+    prompt: int
+    near: int
+
+
+def fingerprints(record: Record) -> Fingerprints:
+    messages = record.get("messages")
+    if messages is None:
+        text = record["text"]
+        return Fingerprints(hash(text), hash(text), hash(_normalized(text)))
+    contents = [message["content"] for message in messages]
+    near = hash(_normalized("\n".join(contents)))
+    if len(record) > 1 or any(len(message) > 2 for message in messages):
+        prompt = encode_record({**record, "messages": messages[:-1]})
+        return Fingerprints(hash(encode_record(record)), hash(prompt), near)
     texts = [text for message in messages for text in (message["role"], message["content"])]
-    return hash(tuple(texts)), hash(tuple(texts[:-2]))
+    return Fingerprints(hash(tuple(texts)), hash(tuple(texts[:-2])), near)
+
+
+def normalized_prompt(record: Record) -> bytes:
+    """What the record asks, but for case, spaces and punctuation; of a text, all of it."""
+    messages = record.get("messages")
+    if messages is None:
+        return _normalized(record["text"])
+    return _normalized("\n".join(message["content"] for message in messages[:-1]))
+
+
+def _normalized(text: str) -> bytes:
+    return text.encode().translate(_LOWER, _UNHEARD)
 
 
 class FingerprintBag:
