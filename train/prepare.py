@@ -17,6 +17,7 @@ from artifacts.events import Events
 from artifacts.manifest import ArtifactWriter, read_marker
 from train.data.custom import CUSTOM_FILE, custom_items
 from train.data.isolation import require_isolation
+from train.data.lengths import fit
 from train.data.packing import pack
 from train.data.records import Record, read_records
 from train.data.resolve import ResolvedTokenizer, resolve_tokenizer
@@ -123,7 +124,7 @@ class SplitPreparation:
                 self._refused(encoded)
                 continue
             counts.count_length(len(encoded))
-            pieces = split_text(encoded, max_length) if encoded.is_text else [truncate(encoded, max_length)]
+            pieces = fit(encoded, max_length)
             if not any(document.supervised_tokens for document in pieces):
                 counts.dropped["no supervised token"] += 1
                 continue
@@ -141,22 +142,6 @@ class SplitPreparation:
                 "mend the record, or set data.on_error: skip",
             ) from error
         self.statistics.dropped[error.kind] += 1
-
-
-def truncate(document: Document, max_length: int) -> Document:
-    """Its first `max_length` tokens: a conversation keeps its beginning."""
-    return document if len(document) <= max_length else _part(document, 0, max_length)
-
-
-def split_text(document: Document, max_length: int) -> list[Document]:
-    """All of a text, in documents of at most `max_length` tokens."""
-    if len(document) <= max_length:
-        return [document]
-    return [_part(document, start, start + max_length) for start in range(0, len(document), max_length)]
-
-
-def _part(document: Document, start: int, stop: int) -> Document:
-    return Document(document.input_ids[start:stop].copy(), document.labels[start:stop].copy())
 
 
 def _records(

@@ -88,13 +88,19 @@ class Columns:
             if pair["prompt"] in record and pair["response"] in record:
                 names |= pair
                 break
-        self.by_role = {role: name for role, name in {**names, **given}.items() if name}
-        self.known = frozenset(self.by_role.values())
-        self.required = [self.by_role[role] for role in REQUIRED[format] if role in self.by_role]
+        by_role = {role: name for role, name in {**names, **given}.items() if name}
+        self.known = frozenset(by_role.values())
+        self.required = [by_role[role] for role in REQUIRED[format] if role in by_role]
+        self._needed = frozenset(self.required)
+        # The names; "" where the file has no such column.
+        self.prompt, self.query = by_role.get("prompt", ""), by_role.get("query", "")
+        self.response, self.history = by_role.get("response", ""), by_role.get("history", "")
+        self.system, self.tools = by_role.get("system", ""), by_role.get("tools", "")
+        self.messages, self.text = by_role.get("messages", ""), by_role.get("text", "")
 
-    def name(self, role: str) -> str:
-        """The column's name; "" where the file has none."""
-        return self.by_role.get(role, "")
+    def are_in(self, record: Collection[str]) -> bool:
+        """Whether a record has all that is needed."""
+        return self._needed.issubset(record)
 
 
 def detect_format(
@@ -117,7 +123,7 @@ def _fits(format: RecordFormat, columns: Collection[str], reading: Reading) -> b
         return False
     settled = Columns(format, reading, columns)
     if format not in ("messages", "conversations"):
-        return all(name in columns for name in settled.required)
+        return settled.are_in(columns)
     if "messages" not in given:
         return settled.required[0] in columns
     # One name for two formats: what the messages look like decides.
@@ -162,7 +168,7 @@ def columns_reason(
 
 def _wanted(format: RecordFormat, reading: Reading, columns: Collection[str]) -> str:
     settled = Columns(format, reading, columns)
-    optional = [name for name in settled.by_role.values() if name not in settled.required]
+    optional = [name for name in NAMES[format].values() if name in settled.known - {*settled.required}]
     return " and ".join(settled.required) + (f" (optional {', '.join(optional)})" if optional else "")
 
 

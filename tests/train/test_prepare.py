@@ -16,8 +16,6 @@ from tests.train.chat_templates import CONVERSATIONS, chat
 from tests.train.stage_inputs import put_data, stage_context
 from train.data.loading import load_chat_tokenizer
 from train.data.reader import PreparedSplit
-from train.data.tokenize import Document
-from train.prepare import truncate
 from train.stage import StageUserError
 
 SHORT = [messages for title, messages in CONVERSATIONS.items() if title not in ("long", "twenty turns")]
@@ -103,12 +101,6 @@ def test_a_split_without_anything_to_learn_is_the_users_error(tmp_path):
     with pytest.raises(StageUserError, match="1 no supervised token"):
         prepare(store)
     assert read_marker(store, "prepared/key") is None
-
-
-def test_truncation_keeps_the_beginning():
-    document = Document(np.arange(10, dtype=np.int32), np.arange(10, dtype=np.int32))
-    assert truncate(document, 10) is document
-    assert truncate(document, 4).labels.tolist() == [0, 1, 2, 3]
 
 
 REFUSING = "{%- if messages[0].role == 'system' %}{{ raise_exception('no system messages') }}{%- endif %}"
