@@ -48,6 +48,7 @@ class TrainTask:
     work: Path  # scratch folder on this machine
     attempt: int = 1  # counts this training's starts, from 1
     base_name: str = ""  # how adapter_config.json names the base model: a hub id or an artifact prefix
+    base_revision: str | None = None  # the full commit, where the base came from a hub
     trust_remote_code: bool = False
     resume_from: Path | None = None  # folder of the checkpoint to go on from
     checkpointer: Checkpointer | None = None
@@ -107,7 +108,7 @@ def train_rank(task: TrainTask) -> Outcome:
     base = load_model(task, attention.choose(params, on_gpu=on_gpu))
     if strategies.leaves_weights_out(base.config):
         arguments.ddp_find_unused_parameters = True
-    model = methods.apply(base, params)
+    model = methods.apply(base, params, methods.tokens.read(task.prepared, params))
     trainer = RankTrainer(
         task=task,
         model=model,
@@ -152,6 +153,7 @@ def load_model(task: TrainTask, kernel: str | None) -> Any:
             task.model,
             dtype=methods.weights_dtype(task.params),
             attn_implementation=implementation,
+            quantization_config=methods.quantization_config(task.params, task.model),
             trust_remote_code=task.trust_remote_code,
             local_files_only=True,
         )

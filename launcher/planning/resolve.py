@@ -132,6 +132,10 @@ def _size(
     request = sizing.Request(
         dimensions=size,
         trainable=trainable.parameters(size, job.method) if size else 0,
+        frozen=trainable.frozen(size, job.method) if size else 0,
+        quantization=cell.quantization,
+        optimizer=cell.optimizer,
+        shards=compute.workers_per_node(found, workers) if job.strategy.sharding == "hybrid" else None,
         precision=cell.precision,
         workers=workers,
         sequences_per_worker=sequences // workers,

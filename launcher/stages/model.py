@@ -133,6 +133,7 @@ def _folder_in_place(params: ModelParams, environment: Mapping[str, str]) -> Pat
 
 
 def _twin(twin: Twin, max_length: int) -> Source:
+    is_bloom = twin.architecture == "bloom"
     params = TwinParams(
         architecture=twin.architecture,
         hidden_size=twin.hidden_size,
@@ -149,12 +150,12 @@ def _twin(twin: Twin, max_length: int) -> Source:
         architecture=twin.architecture,
         layers=twin.layers,
         hidden_size=twin.hidden_size,
-        intermediate_size=twin.intermediate_size,
+        intermediate_size=4 * twin.hidden_size if is_bloom else twin.intermediate_size,
         attention_heads=twin.attention_heads,
-        key_value_heads=twin.key_value_heads,
+        key_value_heads=twin.attention_heads if is_bloom else twin.key_value_heads,
         head_size=twin.hidden_size // twin.attention_heads,
         vocabulary_size=twin.vocabulary_size,
-        max_positions=params.max_positions,
+        max_positions=0 if is_bloom else params.max_positions,
         tie_embeddings=twin.tie_embeddings,
     )
     return Source(ModelParams(source="twin", twin=params), size)

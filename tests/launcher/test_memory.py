@@ -7,6 +7,8 @@ import pytest
 
 from launcher.dimensions import Dimensions, from_config
 from launcher.memory import Estimate, Setting, bytes_text, count, estimate
+from launcher.planning import trainable
+from launcher.spec.method import Method
 from tests.launcher.plans import QWEN3_8B
 
 GB = 10**9
@@ -21,7 +23,8 @@ def dimensions(**changes: Any) -> Dimensions:
 def setting(method: str = "full", **changes: Any) -> Setting:
     size = changes.pop("dimensions", dimensions())
     values: dict[str, Any] = {
-        "trainable": size.parameters if method == "full" else size.lora_parameters(16, "all-linear"),
+        "trainable": trainable.parameters(size, Method(type=method)),
+        "frozen": trainable.frozen(size, Method(type=method)),
         "precision": "bf16",
         "strategy": "ddp",
         "offload": "none",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
@@ -51,16 +51,18 @@ def llama(folder: Path, dtype: torch.dtype = torch.float32, *, tied: bool = Fals
 
 def adapter(folder: Path, base: Path, **options: object) -> Path:
     """An adapter with random weights (PEFT starts B at zero, which would merge to nothing)."""
-    options = {"r": 4, "lora_alpha": 12, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **options}
+    kind = IA3Config if "feedforward_modules" in options else LoraConfig
+    lora = {"r": 4, "lora_alpha": 12, "target_modules": "all-linear"} if kind is LoraConfig else {}
+    options = {**lora, "task_type": "CAUSAL_LM", **options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**options))
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), kind(**options))
         generator = torch.Generator().manual_seed(2)
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 noise = torch.randn(parameter.shape, generator=generator) * 0.1
-                parameter.data += noise.to(parameter.dtype) if "lora" not in name else 0
-                parameter.data.copy_(noise) if "lora" in name else None
+                from_zero = "lora" in name and "magnitude" not in name
+                parameter.data.copy_(noise if from_zero else parameter.data + noise.to(parameter.dtype))
         model.save_pretrained(folder)
     return folder
 
@@ -127,6 +129,13 @@ OPTIONS = {
     "head": {"target_modules": ["lm_head", "o_proj"]},
     "saved modules": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]},
     "biases": {"target_modules": ["q_proj", "k_proj"], "bias": "lora_only"},
+    "dora": {"use_dora": True},
+    "dora and rslora": {"use_dora": True, "use_rslora": True},
+    "tokens": {"trainable_token_indices": {"embed_tokens": [3, 150], "lm_head": [3, 9, 150]}},
+    "ia3": {
+        "target_modules": ["k_proj", "v_proj", "down_proj"],
+        "feedforward_modules": ["down_proj"],
+    },
     "adapter bias": {"target_modules": ["q_proj", "v_proj"], "lora_bias": True},
 }
 
@@ -144,10 +153,13 @@ def test_bits_equal_those_of_peft(tmp_path: Path, dtype: torch.dtype, options: d
     assert changed, "the adapter changed nothing: the comparison would prove nothing"
 
 
+@pytest.mark.parametrize("options", [{}, {"trainable_token_indices": {"embed_tokens": [3, 150]}}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_bits_equal_those_of_peft_with_tied_embeddings(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_bits_equal_those_of_peft_with_tied_embeddings(
+    tmp_path: Path, dtype: torch.dtype, options: dict[str, object]
+) -> None:
     base = llama(tmp_path / "base", dtype, tied=True)
-    trained = adapter(tmp_path / "adapter", base)
+    trained = adapter(tmp_path / "adapter", base, **options)
     peft_model(base, trained).merge_and_unload().save_pretrained(tmp_path / "theirs")
     folder = merged(tmp_path, base, trained)
     assert_same_bits(tensors(folder), tensors(tmp_path / "theirs"))
@@ -294,19 +306,19 @@ def quantize(base: Path, trained: Path) -> None:
     ("damage", "message"),
     [
         (pickled, "pickled adapter"),
-        (lambda base, trained: edit_config(trained, use_dora=True), "use_dora"),
-        (lambda base, trained: edit_config(trained, peft_type="IA3"), "type IA3"),
+        (lambda base, trained: edit_config(trained, use_qalora=True), "use_qalora"),
+        (lambda base, trained: edit_config(trained, peft_type="PREFIX_TUNING"), "type PREFIX_TUNING"),
         (lambda base, trained: edit_config(trained, init_lora_weights="pissa"), "pissa"),
         (rename_a_key, r"layers\.9.*does not have.*nearest is model\.layers\.[012]"),
-        (drop_a_matrix, "no B_weight"),
+        (drop_a_matrix, "no lora_B"),
         (cut_short, "cut short"),
         (lose_a_file, "lacks model-00001"),
         (quantize, "quantized"),
     ],
     ids=[
         "pickle",
-        "dora",
-        "ia3",
+        "qalora",
+        "prefix",
         "pissa",
         "unknown key",
         "missing matrix",
