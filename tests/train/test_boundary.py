@@ -106,7 +106,7 @@ def test_stops_early_with_the_best_weights(ranks: Ranks, inputs: Path, strategy:
     root = inputs / f"best-{strategy}-{method}"
     wanted = job(strategy, method, early_stopping=PATIENCE, best_model=True)
     answers = ranks(wanted.world_size, train, root, wanted)
-    outcome, losses = answers[0]
+    losses = answers[0][1]
     best = min(losses, key=losses.__getitem__)
     assert 1 < best < STEPS - PATIENCE, "the loss is to fall and rise"
     assert {(each.ending, each.step) for each, _ in answers} == {("done", best + PATIENCE)}
