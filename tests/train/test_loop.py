@@ -52,8 +52,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model and packed splits: 21 rows of unequal length and unequally many learnt tokens."""
     root = tmp_path_factory.mktemp("loop")
     training.write_model(root / "model", vocabulary=8192)  # an embedding of 1 MB
-    (root / "model" / "tokenizer.json").write_text("{}")
-    (root / "model" / "chat_template.jinja").write_text("template")
+    (root / "prepared" / "tokenizer").mkdir(parents=True)
+    (root / "prepared" / "tokenizer" / "tokenizer.json").write_text("{}")
+    (root / "prepared" / "tokenizer" / "chat_template.jinja").write_text("template")
     training.write_split(root / "prepared", "train", training.pack(training.documents(70), 48)[:21])
     training.write_split(root / "prepared", "eval", training.pack(training.documents(9, seed=1), 48))
     return root

@@ -54,7 +54,8 @@ def test_every_document_is_there_once_with_its_tokens(tmp_path, packing):
     report = prepare(store, packing=packing)
     tokenizer = load_chat_tokenizer(tmp_path / "models/key")
     expected = sorted(
-        (document.input_ids.tolist(), document.labels.tolist()) for document in tokenizer.encode(SHORT)
+        (document.input_ids.tolist(), document.labels.tolist())
+        for document in tokenizer.encode({"messages": messages} for messages in SHORT)
     )
     assert sorted(prepared_documents(store, "train")) == sorted(expected * 3)
     assert sorted(prepared_documents(store, "eval")) == expected

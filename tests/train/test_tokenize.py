@@ -75,7 +75,7 @@ def backends() -> dict[str, Tokenizer]:
 
 
 def encode(tokenizer: ChatTokenizer, messages):
-    (document,) = tokenizer.encode([messages])
+    (document,) = tokenizer.encode([{"messages": messages}])
     return document
 
 
@@ -191,7 +191,7 @@ def test_documents_come_in_order_with_refusals_among_them(backends):
     tokenizer = ChatTokenizer(backends["byte level"], TEMPLATES["llama2"], VARIABLES)
     bad = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
     conversations = [bad if i % 7 == 3 else chat(f"q{i}", f"a{i} </s>" * (i % 5 == 0)) for i in range(3000)]
-    documents = list(tokenizer.encode(conversations))
+    documents = list(tokenizer.encode({"messages": messages} for messages in conversations))
     assert [i for i, document in enumerate(documents) if isinstance(document, TemplateError)] == [
         i for i in range(3000) if i % 7 == 3
     ]

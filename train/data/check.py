@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.contract import EXIT_DONE, EXIT_USER_ERROR
-from artifacts.formats import FORMATS, Message
+from artifacts.formats import FORMATS
 from artifacts.records import GoodRecord, RecordFile
 from train.data.loading import load_chat_tokenizer
+from train.data.records import Record
 from train.data.statistics import SplitStatistics
 from train.data.templates import TemplateError
 from train.data.tokenize import ChatTokenizer
@@ -59,7 +60,7 @@ def measure(records: RecordFile, tokenizer: ChatTokenizer, max_length: int) -> d
         number = numbers.popleft()
         statistics.records += 1
         if isinstance(encoded, TemplateError):
-            statistics.dropped["refused by the chat template"] += 1
+            statistics.dropped[encoded.kind] += 1
             refused.append({"number": number, "reason": str(encoded)})
             del refused[_LISTED:]
             continue
@@ -83,11 +84,11 @@ def measure(records: RecordFile, tokenizer: ChatTokenizer, max_length: int) -> d
     }
 
 
-def _conversations(records: RecordFile, numbers: deque[int]) -> Iterator[list[Message]]:
+def _conversations(records: RecordFile, numbers: deque[int]) -> Iterator[Record]:
     for item in records:
         if isinstance(item, GoodRecord):
             numbers.append(item.number)
-            yield item.messages
+            yield item.record
 
 
 if __name__ == "__main__":
