@@ -237,7 +237,7 @@ class RecordFile:
             raise DataFileError("the file holds no records")
         for item in looked_at:
             if isinstance(item, RawRecord) and isinstance(item.value, dict):
-                reason = columns_reason(item.value, reading=self.reading) + _nested_hint(item.value)
+                reason = columns_reason(item.value) + _nested_hint(item.value)
                 raise DataFileError(f"record {item.number}: {reason}")
         first = looked_at[0]
         if self.kind == (FileType.JSON_LINES, None) and _spans_lines(self.path):

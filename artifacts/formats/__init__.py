@@ -55,7 +55,7 @@ class RecordReader:
             )
         columns = self._columns or self.settle(value)
         if not columns.are_in(value):
-            raise RecordError(columns_reason(value, self.format, self.reading))
+            raise RecordError(columns_reason(value, self.format, columns))
         lost = self._lost
         if lost:
             lost.clear()
@@ -84,7 +84,8 @@ class RecordReader:
 
     @property
     def wanted(self) -> str:
-        return columns_reason((), self.format, self.reading).partition("wanted: ")[2]
+        columns = self._columns or Columns(self.format, self.reading, ())
+        return columns_reason((), self.format, columns).partition("wanted: ")[2]
 
     def _convert(self, record: Record, columns: Columns, lost: Lost) -> list[Record]:
         match self.format:

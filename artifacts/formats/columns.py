@@ -109,7 +109,8 @@ def detect_format(
     """The format whose required columns are all there. Of a record (not just its columns) also the text is
     looked at."""
     reading = reading or Reading()
-    for format in _ORDER:
+    is_named = any(reading.columns.get(role) for role in REQUIRED["prompt_response"])
+    for format in ("prompt_response", *_ORDER) if is_named else _ORDER:
         if _fits(format, columns, reading):
             text = columns.get(_text_column(reading)) if isinstance(columns, Mapping) else None
             has_turns = format == "text" and isinstance(text, str) and text.lstrip().startswith(_TURN)
@@ -154,20 +155,19 @@ def json_columns(reading: Reading) -> set[str]:
 
 
 def columns_reason(
-    columns: Iterable[str], format: RecordFormat | None = None, reading: Reading | None = None
+    columns: Iterable[str], format: RecordFormat | None = None, settled: Columns | None = None
 ) -> str:
     """Why these columns are not `format` (None: none at all), with the nearest known name or a hint."""
     found = [str(name) for name in columns]
     shown = ", ".join(name[:40] for name in found[:12]) + (", …" if len(found) > 12 else "")
-    wanted = _wanted(format, reading or Reading(), found) if format else _WANTED
+    wanted = _WANTED if format is None else _wanted(format, settled or Columns(format, Reading(), found))
     reason = f"wrong columns: found {shown or 'none'}; wanted: {wanted}"
     if format and (other := detect_format(found)) and other != format:
         return f"{reason}; this record is of the format {other}, the file is read as {format}"
     return reason + "".join(f"; {hint}" for hint in list(_hints(found))[:1])
 
 
-def _wanted(format: RecordFormat, reading: Reading, columns: Collection[str]) -> str:
-    settled = Columns(format, reading, columns)
+def _wanted(format: RecordFormat, settled: Columns) -> str:
     optional = [name for name in NAMES[format].values() if name in settled.known - {*settled.required}]
     return " and ".join(settled.required) + (f" (optional {', '.join(optional)})" if optional else "")
 
