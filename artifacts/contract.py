@@ -95,14 +95,37 @@ class ImageParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a file's records are read, beside their format.
+
+    `columns`: the file's names of what formats call prompt, query, response, history, system, tools, messages
+    and text; "" where it is not to be read, the format's own name where nothing is said. `tags`: the names
+    inside a message of `conversations` (role_tag, content_tag) and of its roles (user_tag, assistant_tag,
+    system_tag, observation_tag, function_tag), which are LLaMA-Factory's.
+    """
+
+    columns: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    instruction: str = ""  # put before the question, in formats of a question and an answer
+    fix_spacing: bool = False  # "ca n't ." -> "can't."
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataFile:
     """One input file of a split, as the plan saw it: a path, or the address of a remote one (`s3://…`,
-    `hub://…`), of which nothing but the pinned digest is known before it is fetched (size 0)."""
+    `hub://…`), of which nothing but the pinned digest is known before it is fetched (size 0).
+
+    Files of one `data_set` (a folder, a pattern) share its weight and limit.
+    """
 
     path: str
     size_bytes: int
     sha256: str
     format: RecordFormat | Literal["auto"]
+    reading: Reading = field(default_factory=Reading)
+    data_set: int = 0  # its position among those of the split
+    weight: float = 1.0  # how often its records pass per epoch
+    limit_records: int | None = None  # of the data set: the first ones
 
     @property
     def is_remote(self) -> bool:
@@ -123,11 +146,17 @@ class DataParams:
     (`[{"type": "function", "function": {"name", "arguments": {…}}}]`; content is then "" where there is
     none), `reasoning_content` and `train` (false: this turn is not learnt). `tools` is left out where there
     are none.
+
+    A file of the format `custom` is the only one of its split and has no shards: it is carried along as
+    `custom.py`, the same for all splits, and run by the stage `prepare`.
     """
 
     splits: dict[str, list[DataFile]]  # "train", "eval", "test"
     on_error: Literal["stop", "skip"] = "stop"
     limit_records: int | None = None  # per split; a rehearsal takes a few
+    eval_fraction: float | None = None  # of the training records, set aside as the split "eval"
+    shuffle: bool = False  # the training records
+    seed: int = 0  # of the shuffle and of what is set aside
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,16 +9,22 @@ from artifacts.readers import BadRecord
 
 @dataclass(frozen=True, kw_only=True)
 class FileReport:
+    """A file of a split. `records` counts its good ones that were read (up to its data set's limit), `lines`
+    what they became: more or fewer by the weight, or by corrections."""
+
     path: str
     said: str  # file type and format
     records: int = 0
     bad_records: int = 0
-    ignored_columns: list[str] = field(default_factory=list)
+    lines: int = 0
+    weight: float = 1.0
+    lost: dict[str, int] = field(default_factory=dict)  # what was not passed on (a column, a key): records
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitReport:
-    """`characters` counts Unicode characters by role; `shards` are file names in the artifact."""
+    """`records` are those that the shards hold; `characters` counts Unicode characters by role, or of `text`;
+    `shards` are file names in the artifact."""
 
     files: list[FileReport]
     records: int
@@ -33,12 +39,16 @@ class SplitReport:
 class DataReport:
     """`report.json` of a data artifact.
 
-    `duplicates` counts training records that repeat an earlier one, message by message;
-    `overlap` by split (eval, test) the records whose prompt, all messages but the last, is also a training
-    record's. Both are found by 64-bit hashes.
+    `duplicates` counts training records that repeat an earlier one, message by message, and
+    `near_duplicates` those that do so but for case, spaces and punctuation; weights repeat nothing.
+    `overlap` counts by split (eval, test) the records whose prompt, all messages but the last, is also a
+    training record's. All are found by 64-bit hashes.
     """
 
     splits: dict[str, SplitReport]
     duplicates: int = 0
+    near_duplicates: int = 0
     overlap: dict[str, int] = field(default_factory=dict)
+    eval_fraction: float | None = None  # of the training records, set aside as eval
+    shuffled: bool = False
     limited_to_records: int | None = None  # per split, in a rehearsal

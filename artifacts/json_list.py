@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from artifacts.conversations import RecordError
 from artifacts.filetypes import BOM
+from artifacts.formats.base import RecordError
 from artifacts.readers import MAX_RECORD_BYTES, BadRecord, RawRecord, byte_length, json_reason, raw_decode
 
 _BLOCK_BYTES = 256 * 1024

@@ -1,19 +1,20 @@
 """A data file as a stream of parsed records, in bounded memory, with each record's number and byte offset.
 
 What can't be parsed comes as a `BadRecord` in its place, and the stream goes on where the next record can be
-found. Nothing here knows what a record means: `artifacts.conversations` does.
+found. Nothing here knows what a record means: `artifacts.formats` does.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
-from artifacts.conversations import RecordError
 from artifacts.filetypes import BOM
+from artifacts.formats.base import RecordError
 
 #: No record may be longer: 16 MiB is millions of tokens, and a parsed record takes several times its bytes.
 MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -151,3 +152,52 @@ def _skip_line(stream: BinaryIO) -> int:
         if part.endswith(b"\n"):
             break
     return skipped
+
+
+def read_text(
+    stream: BinaryIO, *, paragraphs: bool = False, max_record_bytes: int = MAX_RECORD_BYTES
+) -> Iterator[RawRecord | BadRecord]:
+    """Plain text as records `{"text": …}`: a line each, or all lines between two blank ones."""
+    number = end = 0
+    held = _Held()
+    lines = itertools.chain(iter(functools.partial(stream.readline, max_record_bytes + 1), b""), [b""])
+    for line_number, line in enumerate(lines, 1):
+        start = end
+        end += len(line)
+        if start == 0 and line.startswith(BOM):
+            line, start = line[len(BOM) :], len(BOM)
+        if len(line) > max_record_bytes and not line.endswith(b"\n"):
+            end += _skip_line(stream)
+        blank = not line.strip()
+        if not blank:
+            held.add(line, start, line_number, max_record_bytes)
+        if held.lines and (blank or not paragraphs):
+            number += 1
+            yield held.record(number, max_record_bytes)
+            held = _Held()
+
+
+class _Held:
+    """The lines of one text, as far as they may be kept."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.start = self.line = self._size_bytes = 0
+
+    def add(self, line: bytes, start: int, line_number: int, max_record_bytes: int) -> None:
+        if not self.lines:
+            self.start, self.line = start, line_number
+        self._size_bytes += len(line)
+        if self._size_bytes <= max_record_bytes or not self.lines:
+            self.lines.append(line)
+
+    def record(self, number: int, max_record_bytes: int) -> RawRecord | BadRecord:
+        raw, at_end = b"".join(self.lines), not self.lines[-1].endswith(b"\n")
+        if self._size_bytes > max_record_bytes:
+            return BadRecord(number, self.start, self.line, f"longer than {max_record_bytes} bytes")
+        try:
+            value = {"text": raw.decode().rstrip("\r\n")}
+        except UnicodeDecodeError as error:
+            reason = f"invalid UTF-8: byte 0x{raw[error.start]:02x} at byte offset {self.start + error.start}"
+            return BadRecord(number, self.start, self.line, reason, at_end=at_end)
+        return RawRecord(number, self.start, self.line, value, None, at_end)

@@ -1,8 +1,8 @@
-"""Data files in, conversations out: JSON list, JSON lines, CSV or Parquet, in the formats `messages` and
-`alpaca`, streamed in bounded memory.
+"""Data files in, canonical records out: JSON, CSV, Parquet, Arrow or text, compressed or not, in the formats
+of `artifacts.formats`, streamed in bounded memory.
 
     records = RecordFile(path)
-    for item in records:            # Conversation | BadRecord
+    for item in records:            # GoodRecord | BadRecord
         ...
     print(records.said)             # "JSON lines, format alpaca (detected)"
 
@@ -11,36 +11,49 @@ Raises DataFileError where the file as a whole is no data file.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import io
 import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, cast
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
-from artifacts.contract import RecordFormat
-from artifacts.conversations import (
+from artifacts.compression import DamagedError
+from artifacts.contract import Reading, RecordFormat
+from artifacts.data_report import DataReport, FileReport, SplitReport
+from artifacts.filetypes import (
+    RANDOM_ACCESS,
+    SUFFIXES,
+    DataFileError,
+    FileType,
+    data_suffix,
+    detect_file_type,
+)
+from artifacts.formats import (
+    Lost,
     Message,
+    Record,
     RecordError,
+    RecordReader,
     columns_reason,
-    conversation,
     detect_format,
     encode_record,
-    ignored_columns,
+    is_plain,
 )
-from artifacts.data_report import DataReport, FileReport, SplitReport
-from artifacts.filetypes import SUFFIXES, DataFileError, FileType, detect_file_type
-from artifacts.readers import BadRecord, RawRecord, read_json_lines
+from artifacts.formats.columns import json_columns, readable_columns
+from artifacts.formats.custom import CustomFileError, check_custom_file
+from artifacts.readers import BadRecord, RawRecord, read_json_lines, read_text
+from artifacts.sources import BUFFER_BYTES, Digest, Source, drain
 
 __all__ = [
     "BadRecord",
-    "Conversation",
     "DataFileError",
     "DataReport",
     "Digest",
     "FileReport",
+    "GoodRecord",
     "HeadCheck",
     "RecordFile",
     "SplitReport",
@@ -48,127 +61,186 @@ __all__ = [
 ]
 
 HEAD_BYTES = 64 * 1024 * 1024
-_BUFFER_BYTES = 1024 * 1024
 _LOOK_AT = 100  # records, to detect the format
+# Suffixes that stand for several types.
+_SAME = ((".json", FileType.JSON_LINES), (".arrow", FileType.ARROW_FILE))
 
 
-class Digest(Protocol):
-    """A hash that is fed, as hashlib's are."""
-
-    def update(self, data: memoryview, /) -> object: ...
-
-
-class Conversation(NamedTuple):
-    """A good record; `line` is its canonical JSON, UTF-8, without a newline."""
+class GoodRecord(NamedTuple):
+    """A good record; `line` is its canonical JSON, UTF-8, without a newline. One of the file may become
+    several, of the same number."""
 
     number: int
     byte_offset: int
-    messages: list[Message]
+    record: Record
     line: bytes
+
+    @property
+    def messages(self) -> list[Message]:
+        """Of a conversation; empty for a text."""
+        return cast("list[Message]", self.record.get("messages", []))
 
 
 class RecordFile:
-    """One data file as an iterable of `Conversation | BadRecord`; iterate once.
+    """One data file as an iterable of `GoodRecord | BadRecord`; iterate once.
 
-    With `limit_bytes` only the file's head is read and a record that this cuts is left out (Parquet: whole
-    row groups up to that size). With `digest` every byte read also goes through it; it is the file's once
-    the iteration has ended by itself (not for Parquet, which is not read from front to back).
+    With `limit_bytes` only the file's head is read and a record that this cuts is left out (Parquet, Arrow:
+    whole groups of rows). With `digest` every byte read also goes through it; where `is_hashed`, it is the
+    file's once the iteration has ended by itself. A custom file holds no records, and is checked alone.
     """
 
     def __init__(
         self,
         path: Path,
         format: RecordFormat | Literal["auto"] = "auto",
+        reading: Reading | None = None,
         *,
         limit_bytes: int | None = None,
         digest: Digest | None = None,
     ) -> None:
-        self.path = path
-        self.file_type = detect_file_type(path)
+        self.path, self.reading = path, reading or Reading()
+        self.kind = detect_file_type(path)
         self.size_bytes = path.stat().st_size
-        self.ignored_columns: set[str] = set()
-        self._source = _Source(path, limit_bytes, digest)
-        self._raw = self._read_raw()
+        self._source = Source(path, self.kind.compression, limit_bytes, digest)
+        self._table_cut = False
+        self._unread_columns: list[str] = []
         self.detected = format == "auto"
-        self.format: RecordFormat = self._detect() if format == "auto" else format
+        self._given = None if format == "auto" else format
+        self._raw = self._read_raw()
+        self.format: RecordFormat
+        self.format, first = self._detect() if format == "auto" else (format, {})
+        self._reader = RecordReader(self.format, self.reading)
+        self._reader.settle(first)
+        self._good = 0
+        if (self.format == "custom") != (self.kind.type is FileType.PYTHON):
+            raise DataFileError(
+                f"{self.kind} can't be read as {self.format}", "a custom data set is a file *.py"
+            )
+        if self.format == "custom":
+            _check_custom(path)
 
     @property
     def bytes_read(self) -> int:
-        """Of the file, so far; of Parquet, nothing until the end."""
+        """Of the file, so far; of Parquet and Arrow files, nothing until the end."""
         return self._source.bytes_read
 
     @property
     def whole(self) -> bool:
-        """Whether the end of the file is within the limit."""
-        return self._source.whole
+        """Whether all of the file was within the limit; known once it was read."""
+        return not (self._source.cut or self._table_cut)
+
+    @property
+    def is_hashed(self) -> bool:
+        """Whether it is read from front to back."""
+        return self.kind.compression is not None or self.kind.type not in (*RANDOM_ACCESS, FileType.PYTHON)
+
+    @property
+    def lost(self) -> Lost:
+        """What of the records is not passed on, and of how many records (`artifacts.formats`)."""
+        return self._reader.lost + Lost(dict.fromkeys(self._unread_columns, self._good))
 
     @property
     def said(self) -> str:
         """File type and format in words, naming what was detected and a suffix that says otherwise."""
-        text = f"{self.file_type}, format {self.format}" + (" (detected)" if self.detected else "")
-        suffix = self.path.suffix.lower()
-        named = SUFFIXES.get(suffix)
-        both_json = suffix == ".json" and self.file_type is FileType.JSON_LINES
-        return text if named in (None, self.file_type) or both_json else f"{text}; the suffix says {suffix}"
+        text = f"{self.kind}, format {self.format}" + (" (detected)" if self.detected else "")
+        if columns := self._reader.told_columns:
+            text += f", columns {', '.join(columns)}"
+        suffix = data_suffix(self.path)
+        named, found = SUFFIXES.get(suffix), self.kind.type
+        says_otherwise = named not in (None, found, FileType.LINES) and (suffix, found) not in _SAME
+        return f"{text}; the suffix says {suffix}" if says_otherwise else text
 
-    def __iter__(self) -> Iterator[Conversation | BadRecord]:
-        format = self.format
+    def __iter__(self) -> Iterator[GoodRecord | BadRecord]:
+        reader, takes_as_is = self._reader, self._reader.takes_as_is
         for item in self._raw:
             if type(item) is BadRecord:
                 if not (item.at_end and not self.whole):
                     yield dataclasses.replace(item, file=str(self.path))
                 continue
             number, byte_offset, line, value, raw, at_end = cast(RawRecord, item)
+            # What holds just messages, as most do, is canonical already: a line's very bytes are passed on.
+            if takes_as_is and type(value) is dict and len(value) == 1 and is_plain(value.get("messages")):
+                self._good += 1
+                yield GoodRecord(number, byte_offset, value, raw or encode_record(value))
+                continue
             try:
-                messages = conversation(value, format)
+                records = reader.read(value)
+                lines = [encode_record(record) for record in records]
             except RecordError as error:
                 if at_end and not self.whole:
                     return
                 yield BadRecord(number, byte_offset, line, str(error), str(self.path))
                 continue
-            if len(value) > 1:
-                self.ignored_columns.update(ignored_columns(value, format))
-            # A line that holds just the messages is its own canonical form: its bytes are passed on.
-            as_is = raw is not None and len(value) == 1 and messages is value.get("messages")
-            yield Conversation(
-                number, byte_offset, messages, raw if as_is and raw else encode_record(messages)
-            )
+            self._good += 1
+            for record, encoded in zip(records, lines, strict=True):
+                yield GoodRecord(number, byte_offset, record, encoded)
 
     def _read_raw(self) -> Iterator[RawRecord | BadRecord]:
-        match self.file_type:
-            case FileType.PARQUET:
-                from artifacts.tables import read_parquet
+        try:
+            match self.kind.type:
+                case FileType.PYTHON:
+                    return
+                case FileType.PARQUET | FileType.ARROW_FILE | FileType.ARROW_STREAM:
+                    yield from self._read_table()
+                case _:
+                    with self._source.open() as stream:
+                        yield from self._read_text(stream)
+                        drain(stream)
+        except DamagedError as error:
+            raise DataFileError(str(error), "copy or download it again") from None
 
-                yield from read_parquet(self.path, limit_bytes=self._source.limit_bytes)
-                return
+    def _read_text(self, stream: BinaryIO) -> Iterator[RawRecord | BadRecord]:
+        match self.kind.type:
             case FileType.CSV:
-                from artifacts.tables import read_csv as read
-            case FileType.JSON_LIST:
-                from artifacts.json_list import read_json_list as read
-            case FileType.JSON_LINES:
-                read = read_json_lines
-        with self._source.open() as stream:
-            yield from read(stream)
-            while stream.read(_BUFFER_BYTES):  # what stands behind the last record counts for the digest
-                pass
+                from artifacts.csv_table import read_csv
 
-    def _detect(self) -> RecordFormat:
-        """The format of the first record that has one's columns; the records looked at are read again."""
+                return read_csv(stream, json_columns(self.reading))
+            case FileType.JSON_LIST:
+                from artifacts.json_list import read_json_list
+
+                return read_json_list(stream)
+            case FileType.LINES | FileType.PARAGRAPHS:
+                return read_text(stream, paragraphs=self.kind.type is FileType.PARAGRAPHS)
+            case _:
+                return read_json_lines(stream)
+
+    def _read_table(self) -> Iterator[RawRecord | BadRecord]:
+        from artifacts.arrow_table import TableReader
+
+        table = TableReader(readable_columns(self._given, self.reading), self._source.limit_bytes)
+        with contextlib.ExitStack() as stack:
+            if self.kind.type is FileType.ARROW_STREAM:
+                stream = stack.enter_context(self._source.open(limited=False))
+                rows = table.arrow_stream(stream)
+            else:
+                path = stack.enter_context(self._source.on_disk())
+                is_parquet = self.kind.type is FileType.PARQUET
+                rows = table.parquet(path) if is_parquet else table.arrow_file(path)
+            for row in rows:
+                self._unread_columns = [name for name in table.columns if name not in table.read_columns]
+                yield row
+            self._table_cut = table.cut
+            if self.kind.type is FileType.ARROW_STREAM and not table.cut:
+                drain(stream)
+
+    def _detect(self) -> tuple[RecordFormat, Record]:
+        """The format of the first record that has one's columns, and it; those looked at are read again."""
+        if self.kind.type is FileType.PYTHON:
+            return "custom", {}
         looked_at = list(itertools.islice(self._raw, _LOOK_AT))
         self._raw = itertools.chain(looked_at, self._raw)
         for item in looked_at:
             value = item.value if isinstance(item, RawRecord) else None
-            if isinstance(value, dict) and (found := detect_format(value)):
-                return found
+            if isinstance(value, dict) and (found := detect_format(value, self.reading)):
+                return found, value
         if not looked_at:
             raise DataFileError("the file holds no records")
         for item in looked_at:
             if isinstance(item, RawRecord) and isinstance(item.value, dict):
-                raise DataFileError(
-                    f"record {item.number}: {columns_reason(item.value)}{_nested_hint(item.value)}"
-                )
+                reason = columns_reason(item.value, reading=self.reading) + _nested_hint(item.value)
+                raise DataFileError(f"record {item.number}: {reason}")
         first = looked_at[0]
-        if self.file_type is FileType.JSON_LINES and _spans_lines(self.path):
+        if self.kind == (FileType.JSON_LINES, None) and _spans_lines(self.path):
             raise DataFileError(
                 "JSON objects that span several lines", "put each on one line, or all into one list: [ …, … ]"
             )
@@ -178,7 +250,7 @@ class RecordFile:
 
 def _reason(value: object) -> str:
     try:
-        conversation(value, "messages")
+        RecordReader("messages", Reading()).read(value)
     except RecordError as error:
         return str(error)
     return "unknown format"
@@ -187,7 +259,7 @@ def _reason(value: object) -> str:
 def _spans_lines(path: Path) -> bool:
     """Whether the file begins with one whole JSON object of several lines."""
     with path.open("rb") as stream:
-        head = stream.read(_BUFFER_BYTES).decode("utf-8-sig", "replace").strip()
+        head = stream.read(BUFFER_BYTES).decode("utf-8-sig", "replace").strip()
     try:
         _, end = json.JSONDecoder().raw_decode(head)
     except (ValueError, RecursionError):
@@ -202,45 +274,13 @@ def _nested_hint(value: dict[str, Any]) -> str:
     return ""
 
 
-def _unreadable(error: OSError) -> DataFileError:
-    return DataFileError(f"can't be read: {error.strerror or error}")
-
-
-class _Source(io.RawIOBase):
-    """The file's bytes up to a limit, counted and hashed as they pass."""
-
-    def __init__(self, path: Path, limit_bytes: int | None, digest: Digest | None) -> None:
-        self.limit_bytes, self.bytes_read = limit_bytes, 0
-        self.whole = limit_bytes is None or path.stat().st_size <= limit_bytes
-        self._path, self._digest = path, digest
-
-    def open(self) -> BinaryIO:
-        try:
-            self._file = self._path.open("rb", buffering=0)
-        except OSError as error:
-            raise _unreadable(error) from None
-        return io.BufferedReader(self, _BUFFER_BYTES)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer)
-        if self.limit_bytes is not None:
-            view = view[: max(0, self.limit_bytes - self.bytes_read)]
-        try:
-            count = self._file.readinto(view) or 0
-        except OSError as error:
-            raise _unreadable(error) from None
-        self.bytes_read += count
-        if self._digest is not None:
-            self._digest.update(view[:count])
-        return count
-
-    def close(self) -> None:
-        if not self.closed and hasattr(self, "_file"):
-            self._file.close()
-        super().close()
+def _check_custom(path: Path) -> None:
+    try:
+        check_custom_file(path)
+    except CustomFileError as error:
+        raise DataFileError(error.why, error.way_out) from None
+    except OSError as error:
+        raise DataFileError(f"can't be read: {error.strerror or error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +294,7 @@ class HeadCheck:
     bad_records: int = 0
     bad: list[BadRecord] = field(default_factory=list)  # the first ones
     whole: bool = False  # the head was all of it
+    lost: dict[str, int] = field(default_factory=dict)  # as RecordFile's
     why: str = ""
     way_out: str = ""
 
@@ -271,8 +312,9 @@ class HeadCheck:
 def check_head(
     path: Path,
     format: RecordFormat | Literal["auto"] = "auto",
-    limit_bytes: int = HEAD_BYTES,
+    reading: Reading | None = None,
     *,
+    limit_bytes: int = HEAD_BYTES,
     listed: int = 10,
 ) -> HeadCheck:
     """Read the file's first `limit_bytes` as the data stage would; the record cut at the end is no problem.
@@ -283,8 +325,8 @@ def check_head(
     good = bad_count = 0
     bad: list[BadRecord] = []
     try:
-        records = RecordFile(path, format, limit_bytes=limit_bytes)
-        check = dataclasses.replace(check, said=records.said, format=records.format, whole=records.whole)
+        records = RecordFile(path, format, reading, limit_bytes=limit_bytes)
+        check = dataclasses.replace(check, format=records.format)
         for item in records:
             if isinstance(item, BadRecord):
                 bad_count += 1
@@ -292,9 +334,10 @@ def check_head(
                     bad.append(item)
             else:
                 good += 1
+        check = dataclasses.replace(check, said=records.said, whole=records.whole, lost=dict(records.lost))
     except DataFileError as error:
         return dataclasses.replace(check, why=error.why, way_out=error.way_out)
-    if not good:
+    if not good and check.format != "custom":
         why = f"no usable record; {bad[0]}" if bad else "the file holds no records"
         return dataclasses.replace(check, bad_records=bad_count, bad=bad, why=why)
     return dataclasses.replace(check, records=good, bad_records=bad_count, bad=bad)

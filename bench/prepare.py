@@ -115,11 +115,11 @@ def ready_prepare(folder: Path) -> Callable[[], None]:
 
 def ready_library(folder: Path) -> Callable[[], None]:
     from train.data.loading import load_chat_tokenizer
-    from train.prepare import read_conversations
+    from train.data.records import read_records
 
     tokenizer = load_chat_tokenizer(folder / "models/key")
-    conversations = read_conversations([folder / "data/key/train-00000.jsonl"])
-    texts = [tokenizer.template.render(messages) for messages in conversations]
+    records = read_records([folder / "data/key/train-00000.jsonl"])
+    texts = [tokenizer.template.render(record["messages"]) for record in records]
 
     def run() -> None:
         for start in range(0, len(texts), BATCH_RECORDS):
@@ -131,13 +131,13 @@ def ready_library(folder: Path) -> Callable[[], None]:
 def ready_loop(folder: Path) -> Callable[[], None]:
     from transformers import AutoTokenizer
 
-    from train.prepare import read_conversations
+    from train.data.records import read_records
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "models/key")
 
     def run() -> None:
-        for messages in read_conversations([folder / "data/key/train-00000.jsonl"]):
-            tokenizer.apply_chat_template(messages, tokenize=True)
+        for record in read_records([folder / "data/key/train-00000.jsonl"]):
+            tokenizer.apply_chat_template(record["messages"], tokenize=True)
 
     return run
 

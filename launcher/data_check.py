@@ -7,6 +7,7 @@ here imports a tokenizer.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,13 +15,17 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from artifacts.contract import EXIT_USER_ERROR, RecordFormat
+from artifacts.contract import EXIT_USER_ERROR, Reading, RecordFormat, canonical_json
+from artifacts.dataset_info import DatasetInfoError, find_entry, read_entries
+from artifacts.formats import FORMATS
+from artifacts.formats.columns import ROLES
 from artifacts.records import BadRecord, DataFileError, RecordFile
 from launcher.backends.processes import environment
 from launcher.errors import Problem, RunFailed, UserError
-from launcher.stages.data_run.fingerprints import FingerprintBag, fingerprints
+from launcher.stages.data_files import NoFilesError, local_files
+from launcher.stages.data_run.fingerprints import FingerprintBag, fingerprint, near_fingerprint
 
 DEFAULT_MAX_LENGTH = 2048  # tokens, as training.max_length
 _LISTED = 20
@@ -62,7 +67,8 @@ class Report:
     bad_records: int
     bad: list[BadRecord]  # the first 20
     duplicates: int
-    ignored_columns: list[str]
+    near_duplicates: int  # but for case, spaces and punctuation
+    lost: dict[str, int]  # what of the records is not passed on (a column, a key of messages): records
     unit: Literal["tokens", "characters"]  # of the histogram
     histogram: list[Bucket]
     longest_characters: int
@@ -72,13 +78,52 @@ class Report:
     @property
     def ok(self) -> bool:
         """Whether `data.on_error: stop` would let the file pass."""
-        return self.bad_records == 0 and self.records > 0
+        return self.bad_records == 0 and (self.records > 0 or self.format == "custom")
+
+
+def known_format(name: str) -> RecordFormat | Literal["auto"]:
+    """Raises UserError."""
+    if name != "auto" and name not in FORMATS:
+        why = f"not one of auto, {', '.join(FORMATS)}"
+        raise UserError(Problem(where="", what=f"--format {name}", why=why))
+    return cast("RecordFormat", name)
+
+
+def column_names(options: list[str]) -> dict[str, str]:
+    """`["prompt=question"]` -> `{"prompt": "question"}`. Raises UserError."""
+    names = {}
+    for option in options:
+        role, _, name = option.partition("=")
+        if role not in ROLES or not name:
+            why, way_out = "is not ROLE=NAME", f"roles are {', '.join(ROLES)}"
+            raise UserError(Problem(where="", what=f"--column {option}", why=why, way_out=way_out))
+        names[role] = name
+    return names
+
+
+def data_files(
+    name: str, format: RecordFormat | Literal["auto"], reading: Reading, dataset_info: Path | None = None
+) -> list[tuple[Path, RecordFormat | Literal["auto"], Reading]]:
+    """The files that `name` stands for (as in a job), and how each is read. Raises UserError."""
+    try:
+        if dataset_info is not None:
+            entry = find_entry(dataset_info, read_entries(dataset_info), name)
+            columns = {**entry.reading.columns, **reading.columns}
+            reading = dataclasses.replace(reading, columns=columns, tags=entry.reading.tags)
+            return [(Path(file), entry.format, reading) for file in local_files(entry.path)]
+        return [(Path(file), format, reading) for file in local_files(Path(name))]
+    except DatasetInfoError as error:
+        raise UserError(Problem(where="", what=name, why=error.why, way_out=error.way_out)) from None
+    except NoFilesError as error:
+        fault = error.fault
+        raise UserError(Problem(where="", what=name, why=fault.why, way_out=fault.way_out)) from None
 
 
 def check(
     path: Path,
     *,
     format: RecordFormat | Literal["auto"] = "auto",
+    reading: Reading | None = None,
     tokenizer: Path | None = None,
     max_length: int = DEFAULT_MAX_LENGTH,
 ) -> Report:
@@ -87,11 +132,11 @@ def check(
     Raises UserError where the file is no data file or the folder has no usable tokenizer.
     """
     try:
-        records = RecordFile(path, format)
+        records = RecordFile(path, format, reading)
         with contextlib.ExitStack() as stack:
             counting = None
             if tokenizer is not None:
-                counting = stack.enter_context(_TokenCount(path, records.format, tokenizer, max_length))
+                counting = stack.enter_context(_TokenCount(path, records, tokenizer, max_length))
             tally = _Tally(records)
             measured = counting.result() if counting else None
     except DataFileError as error:
@@ -104,8 +149,9 @@ def check(
         records=tally.records,
         bad_records=tally.bad_records,
         bad=tally.bad,
-        duplicates=tally.conversations.duplicates(),
-        ignored_columns=sorted(records.ignored_columns),
+        duplicates=(duplicates := tally.exact.duplicates()),
+        near_duplicates=tally.near.duplicates() - duplicates,
+        lost=dict(records.lost),
         unit="tokens" if measured else "characters",
         histogram=_token_buckets(measured) if measured else tally.buckets(),
         longest_characters=tally.longest,
@@ -120,7 +166,7 @@ class _Tally:
     def __init__(self, records: RecordFile) -> None:
         self.records = self.bad_records = self.characters = self.longest = 0
         self.bad: list[BadRecord] = []
-        self.conversations = FingerprintBag()
+        self.exact, self.near = FingerprintBag(), FingerprintBag()
         self._sizes: Counter[int] = Counter()  # by bit length
         for item in records:
             if isinstance(item, BadRecord):
@@ -128,11 +174,14 @@ class _Tally:
                 self.bad += [item] if len(self.bad) < _LISTED else []
                 continue
             self.records += 1
-            length = sum(len(message["content"]) for message in item.messages)
+            length = sum(len(message["content"]) for message in item.messages) or len(
+                item.record.get("text", "")
+            )
             self.characters += length
             self.longest = max(self.longest, length)
             self._sizes[(length - 1).bit_length()] += 1
-            self.conversations.add(fingerprints(item.messages)[0])
+            self.exact.add(fingerprint(item.record))
+            self.near.add(near_fingerprint(item.record))
 
     def buckets(self) -> list[Bucket]:
         """Each twice as wide as the one before."""
@@ -144,8 +193,9 @@ class _Tally:
 class _TokenCount:
     """`python -m train.data.check`, beside this process; ended with the `with` block."""
 
-    def __init__(self, path: Path, format: RecordFormat, tokenizer: Path, max_length: int) -> None:
-        command = [sys.executable, "-P", "-m", "train.data.check", str(path), f"--format={format}"]
+    def __init__(self, path: Path, records: RecordFile, tokenizer: Path, max_length: int) -> None:
+        command = [sys.executable, "-P", "-m", "train.data.check", str(path), f"--format={records.format}"]
+        command += [f"--reading={canonical_json(records.reading).decode()}"]
         command += [f"--tokenizer={tokenizer}", f"--max-length={max_length}"]
         self._tokenizer = tokenizer
         self._process = subprocess.Popen(
@@ -181,14 +231,15 @@ def _token_buckets(measured: dict[str, Any]) -> list[Bucket]:
 def _tokens(measured: dict[str, Any], tokenizer: Path, max_length: int) -> Tokens:
     counts = measured["tokens"]
     dropped = counts["dropped"]
+    unsupervised = dropped.get("no supervised token", 0)
     return Tokens(
         tokenizer=str(tokenizer),
         max_length=max_length,
         truncated=counts["truncated"],
         truncated_numbers=measured["truncated"],
-        unsupervised=dropped.get("no supervised token", 0),
+        unsupervised=unsupervised,
         unsupervised_numbers=measured["unsupervised"],
-        refused=dropped.get("refused by the chat template", 0),
+        refused=sum(dropped.values()) - unsupervised,
         refused_reasons=[f"record {entry['number']}: {entry['reason']}" for entry in measured["refused"]],
         total=counts["tokens"],
         supervised=counts["supervised_tokens"],
@@ -208,8 +259,11 @@ def _facts(report: Report) -> Iterator[str]:
     if report.duplicates:
         counts += f", {report.duplicates:,} of the good repeat an earlier one"
     yield counts
-    if report.ignored_columns:
-        yield f"  columns that training ignores: {', '.join(report.ignored_columns)}"
+    if report.near_duplicates:
+        yield f"  {report.near_duplicates:,} more do but for case, spaces and punctuation"
+    if report.lost:
+        lost = ", ".join(f"{name} ({count:,})" for name, count in sorted(report.lost.items()))
+        yield f"  not passed on (of so many records): {lost}"
 
 
 def _bad_lines(report: Report) -> Iterator[str]:

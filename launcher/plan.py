@@ -76,7 +76,7 @@ def make(
         resolved = rehearsal.unquantized(resolved)
 
     limit = rehearsal.RECORDS_PER_SPLIT if rehearse else None
-    data_params = DataParams(splits=found.splits, on_error=job.value.data.on_error, limit_records=limit)
+    data_params = data.params(job.value, found, limit)
     stages = image_stages + _stages(job.value, data_params, source.params, resolved, code)
     derived = [*found.derived, *findings.derived]
     if isinstance(cluster.value, KubernetesCluster):

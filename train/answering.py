@@ -126,7 +126,7 @@ def encode_question(tokenizer: ChatTokenizer, question: Question) -> Encoded:
     """Raises StageUserError for a question that the chat template refuses."""
     prompt = encode_prompt(tokenizer, question.prompt)
     turn = [*question.prompt, {"role": "assistant", "content": question.reference}]
-    (document,) = tokenizer.encode([turn])
+    (document,) = tokenizer.encode([{"messages": turn}])
     if not isinstance(document, Document):
         raise refused(question.prompt, document)
     whole = document.input_ids.tolist()

@@ -21,7 +21,7 @@ from artifacts.manifest import (
     manifest_at,
     write_marker,
 )
-from train.prepare import read_conversations
+from train.data.records import read_records
 from train.stage import StageContext, StageUserError, fetch_progress
 
 
@@ -106,5 +106,7 @@ def _pinned(params: ModelParams) -> Manifest:
 
 def _training_texts(data: Path) -> Iterator[str]:
     files = sorted(data.glob("train-*.jsonl"))
-    for messages in read_conversations(files):
-        yield from (message["content"] for message in messages)
+    for record in read_records(files):
+        yield from (message["content"] for message in record.get("messages", ()))
+        if "text" in record:
+            yield record["text"]

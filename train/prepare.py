@@ -1,26 +1,29 @@
-"""Stage `prepare`: conversations in, packed token sequences out. CPU only, without torch.
+"""Stage `prepare`: records in, packed token sequences out. CPU only, without torch.
 
 Runs in bounded memory: records are streamed, and packed in windows of WINDOW_TOKENS tokens.
 """
 
 from __future__ import annotations
 
-import json
+import itertools
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from artifacts.contract import TOKENIZER_FOLDER, PrepareParams, StageKind, canonical_json
+from artifacts.contract import TOKENIZER_FOLDER, DataParams, PrepareParams, StageKind, canonical_json
 from artifacts.events import Events
 from artifacts.manifest import ArtifactWriter, read_marker
+from train.data.custom import CUSTOM_FILE, custom_items
 from train.data.isolation import require_isolation
+from train.data.lengths import fit
 from train.data.packing import pack
-from train.data.resolve import resolve_tokenizer
+from train.data.records import Record, read_records
+from train.data.resolve import ResolvedTokenizer, resolve_tokenizer
 from train.data.shards import ShardWriter
 from train.data.statistics import SplitStatistics
-from train.data.templates import Message, TemplateError
+from train.data.templates import TemplateError
 from train.data.tokenize import ChatTokenizer, Document
 from train.stage import StageContext, StageUserError
 
@@ -44,7 +47,11 @@ def run(context: StageContext) -> None:
     folder = context.work / TOKENIZER_FOLDER
     shutil.rmtree(folder, ignore_errors=True)  # of an attempt before
     resolved = resolve_tokenizer(
-        model, params.template, folder, trust_remote_code=_trusts_remote_code(context)
+        model,
+        params.template,
+        folder,
+        train_on=params.train_on,
+        trust_remote_code=_trusts_remote_code(context),
     )
     tokenizer = resolved.chat
     skips_bad_records = context.plan.stage(StageKind.DATA).params.on_error == "skip"
@@ -53,18 +60,19 @@ def run(context: StageContext) -> None:
     statistics: dict[str, SplitStatistics] = {}
     total = _total_records(context)
     for split in PREPARED_SPLITS:
-        files = sorted(data.glob(f"{split}-*.jsonl"))
-        if not files:
+        records = _records(context, data, split, resolved)
+        if records is None:
             continue
         preparation = SplitPreparation(tokenizer, params, split, skips_bad_records=skips_bad_records)
         done = sum(counts.records for counts in statistics.values())
-        conversations = _counted(read_conversations(files), context.events, done, total)
+        counted = _counted(records, context.events, done, total)
         with ShardWriter(artifact, split) as shards:
-            for window in preparation.windows(conversations):
+            for window in preparation.windows(counted):
                 rows = pack(window, params.max_length, packing=params.packing, random=preparation.random)
                 preparation.statistics.sequences += len(rows)
                 shards.write(rows)
         statistics[split] = preparation.statistics
+        _tell_left_out(context.events, split, preparation.statistics)
     _require_sequences(statistics, params)
 
     report = {
@@ -94,12 +102,12 @@ class SplitPreparation:
         self.statistics = SplitStatistics(max_length=params.max_length)
         self.random = np.random.default_rng(params.seed)
 
-    def windows(self, conversations: Iterable[list[Message]]) -> Iterator[list[Document]]:
+    def windows(self, records: Iterable[Record | Document]) -> Iterator[list[Document]]:
         """Documents that are packed together."""
         limit = max(WINDOW_TOKENS, WINDOW_SEQUENCES * self.params.max_length)
         window: list[Document] = []
         tokens = 0
-        for document in self._documents(conversations):
+        for document in self._documents(records):
             window.append(document)
             tokens += len(document)
             if tokens >= limit or len(window) == WINDOW_DOCUMENTS:
@@ -108,21 +116,24 @@ class SplitPreparation:
         if window:
             yield window
 
-    def _documents(self, conversations: Iterable[list[Message]]) -> Iterator[Document]:
-        counts = self.statistics
-        for encoded in self.tokenizer.encode(conversations):
+    def _documents(self, records: Iterable[Record | Document]) -> Iterator[Document]:
+        counts, max_length = self.statistics, self.params.max_length
+        for encoded in self.tokenizer.encode(records):
             counts.records += 1
             if isinstance(encoded, TemplateError):
                 self._refused(encoded)
                 continue
             counts.count_length(len(encoded))
-            document = truncate(encoded, self.params.max_length)
-            if document.supervised_tokens == 0:
+            pieces = fit(encoded, max_length)
+            if not any(document.supervised_tokens for document in pieces):
                 counts.dropped["no supervised token"] += 1
                 continue
-            counts.truncated += len(document) < len(encoded)
-            counts.count_document(document)
-            yield document
+            counts.count_left_out(encoded.lost)
+            counts.split += len(pieces) > 1
+            counts.truncated += sum(map(len, pieces)) < len(encoded)
+            for document in pieces:
+                counts.count_document(document)
+                yield document
 
     def _refused(self, error: TemplateError) -> None:
         if not self.skips_bad_records:
@@ -130,34 +141,41 @@ class SplitPreparation:
                 f"{self.split} record {self.statistics.records}: {error}",
                 "mend the record, or set data.on_error: skip",
             ) from error
-        self.statistics.dropped["refused by the chat template"] += 1
+        self.statistics.dropped[error.kind] += 1
 
 
-def truncate(document: Document, max_length: int) -> Document:
-    """Its first `max_length` tokens: a conversation keeps its beginning."""
-    if len(document) <= max_length:
-        return document
-    return Document(document.input_ids[:max_length].copy(), document.labels[:max_length].copy())
-
-
-def read_conversations(files: Iterable[Path]) -> Iterator[list[Message]]:
-    """The messages of each record of the data stage's shards."""
-    for file in files:
-        with file.open("rb") as lines:
-            for line in lines:
-                yield json.loads(line)["messages"]
+def _records(
+    context: StageContext, data: Path, split: str, resolved: ResolvedTokenizer
+) -> Iterator[Record | Document] | None:
+    """The split's records, None where there are none."""
+    params: DataParams = context.plan.stage(StageKind.DATA).params
+    custom = data / CUSTOM_FILE
+    if custom.is_file():
+        files = params.splits.get(split)
+        if not files:
+            return None
+        items = custom_items(custom, resolved, split, shown_as=files[0].path)
+        return itertools.islice(items, params.limit_records)
+    shards = sorted(data.glob(f"{split}-*.jsonl"))
+    return read_records(shards) if shards else None
 
 
 def _counted(
-    conversations: Iterable[list[Message]], events: Events, done: int, total: int | None
-) -> Iterator[list[Message]]:
+    records: Iterable[Record | Document], events: Events, done: int, total: int | None
+) -> Iterator[Record | Document]:
     """Tell the progress as records pass; `done` were before."""
-    for conversation in conversations:
-        yield conversation
+    for record in records:
+        yield record
         done += 1
         if done % PROGRESS_RECORDS == 0:
             events.progress(done, total, "records")
     events.progress(done, total, "records")
+
+
+def _tell_left_out(events: Events, split: str, counts: SplitStatistics) -> None:
+    for kind, entry in counts.left_out.items():
+        first = f"the first is {split} record {entry['first']}"
+        events.say("note", text=f"the chat template leaves out {kind} of {entry['records']} records; {first}")
 
 
 def _total_records(context: StageContext) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import sys
 import time
@@ -78,6 +79,11 @@ def when(time_s: float | None) -> str:
 
 def is_terminal() -> bool:
     return sys.stdout.isatty()
+
+
+def has_colours() -> bool:
+    """As https://no-color.org asks."""
+    return is_terminal() and not os.environ.get("NO_COLOR")
 
 
 def _plain(value: Any) -> Any:

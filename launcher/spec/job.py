@@ -6,7 +6,6 @@ stay `None` (or `auto`) here: `launcher.plan` derives them and says from what.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,9 +14,8 @@ from pydantic import BeforeValidator, Field
 
 from artifacts.contract import Method as MethodType
 from artifacts.contract import Strategy as StrategyType
-from launcher import remote_data
 from launcher.spec.base_model import Model
-from launcher.spec.data import SPLITS, Data
+from launcher.spec.data import Data, absolute
 from launcher.spec.job_grammar import NAME_PATTERN, FilePath
 from launcher.spec.method import Method
 from launcher.spec.section import Conflict, Section
@@ -136,12 +134,13 @@ class Job(Section):
             yield Conflict(
                 ("after", "data.test"), "predict needs questions to answer", "name a file in data.test"
             )
-        if self.training.given("evaluate_every") and self.data.eval is None:
-            yield Conflict(
-                ("training.evaluate_every", "data.eval"),
-                "there is nothing to evaluate on",
-                "name a file in data.eval",
-            )
+        for field in self.training.given("evaluate_every", "early_stopping", "best_model"):
+            if getattr(self.training, field) and not self.data.has_eval:
+                yield Conflict(
+                    (f"training.{field}", "data.eval"),
+                    "there is nothing to evaluate on",
+                    "name a file in data.eval, or set data.eval_fraction",
+                )
         if self.after is None and self.given("predict") and self.data.test is None:
             yield Conflict(
                 ("predict", "data.test"), "predict needs questions to answer", "name a file in data.test"
@@ -150,20 +149,14 @@ class Job(Section):
     def with_absolute_paths(self, folder: Path) -> Job:
         """The same job with the paths in `data` and `model` absolute: relative ones start at `folder`, `~` is
         the home folder."""
-        splits = {split: _absolute(getattr(self.data, split), folder) for split in self.data.given(*SPLITS)}
         model = {
-            name: _absolute(path, folder)
+            name: absolute(path, folder)
             for name in ("folder", "store")
             if (path := getattr(self.model, name)) is not None and "://" not in path
         }
         return self.model_copy(
-            update={"data": self.data.model_copy(update=splits), "model": self.model.model_copy(update=model)}
+            update={
+                "data": self.data.with_absolute_paths(folder),
+                "model": self.model.model_copy(update=model),
+            }
         )
-
-
-def _absolute(path: Any, folder: Path) -> Any:
-    if isinstance(path, list):
-        return [_absolute(item, folder) for item in path]
-    if remote_data.is_remote(path):
-        return path
-    return os.path.abspath(folder / Path(path).expanduser())  # noqa: PTH100 - resolve() would follow symlinks

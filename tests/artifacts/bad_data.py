@@ -36,16 +36,16 @@ BAD_FILES = [
     BadFile("empty.jsonl", b"", ("empty (0 bytes)",)),
     BadFile("blank.json", b" \n\t\r\n" * 30_000, ("nothing but blank space",)),
     BadFile("bom_only.json", b"\xef\xbb\xbf", ("nothing but blank space",)),
-    BadFile("packed.jsonl", b"\x1f\x8b\x08\x00rest", ("gzip", "gzip -d")),
+    BadFile("packed.jsonl", b"\x1f\x8b\x08\x00rest", ("gzip", "ends too early", "download it again")),
     BadFile("archive.json", _zip(), ("ZIP archive", "unpack")),
-    BadFile("zstd.jsonl", b"\x28\xb5\x2f\xfd\x00", ("zstd",)),
+    BadFile("zstd.jsonl", b"\x28\xb5\x2f\xfd\x00", ("damaged zstd data", "ends too early")),
     BadFile(
         "lfs.json", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", ("Git LFS", "git lfs pull")
     ),
     BadFile("page.json", b"<!DOCTYPE html><html></html>", ("HTML", "download")),
     BadFile("utf16.csv", "instruction,output\na,b\n".encode("utf-16"), ("UTF-16", "UTF-8")),
     BadFile("utf16_no_mark.json", '{"a": 1}'.encode("utf-16-le"), ("NUL",)),
-    BadFile("prose.txt", b"once upon a time", ("can't tell what it is", "once upon a time")),
+    BadFile("prose", b"once upon a time", ("can't tell what it is", "once upon a time")),
     BadFile("fake.parquet", b"once upon a time", ("named .parquet", "PAR1")),
     BadFile("cut.parquet", b"PAR1" + b"\0" * 100, ("not readable as Parquet",)),
     BadFile("empty_list.json", b"[]", ("no records",)),
@@ -60,8 +60,10 @@ BAD_FILES = [
     BadFile(
         "typo.json", b'[{"instrction": "a", "output": "b"}]', ("instrction", "did you mean 'instruction'")
     ),
-    BadFile("sharegpt.json", b'[{"conversations": []}]', ("found conversations", "ShareGPT")),
-    BadFile("columns.csv", b"question,answer\na,b\n", ("found question, answer", "wanted: messages")),
+    BadFile("sharegpt.json", b'[{"conversations": []}]', ("conversations is an empty list",)),
+    BadFile(
+        "columns.csv", b"poem,critique\na,b\n", ("found poem, critique", "wanted: messages", "prompt_column")
+    ),
     BadFile("same_column.csv", b"instruction,output,output\na,b,c\n", ("'output' twice",)),
     BadFile("numbers.json", b"[1, 2, 3]", ("not an object but the number 1",)),
     # single records

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifacts.conversations import encode_record
-from artifacts.records import BadRecord, Conversation, DataFileError, RecordFile, check_head
+from artifacts.formats import encode_record
+from artifacts.records import BadRecord, DataFileError, GoodRecord, RecordFile, check_head
 from tests.artifacts.bad_data import ALPACA, BAD_FILES, GOOD, BadFile
 
 MESSAGES = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
@@ -30,7 +30,7 @@ def conversations(path: Path, **options: object) -> list[list[dict[str, str]]]:
     """All good; each canonical line says the same."""
     found = []
     for item in RecordFile(path, **options):
-        assert isinstance(item, Conversation), str(item)
+        assert isinstance(item, GoodRecord), str(item)
         assert json.loads(item.line) == {"messages": item.messages} and b"\n" not in item.line
         found.append(item.messages)
     return found
@@ -103,7 +103,7 @@ def test_alpaca_becomes_a_conversation(tmp_path: Path) -> None:
         tmp_path, "a.json", json.dumps([record, {"instruction": "x", "output": "y", "input": None}]).encode()
     )
     records = RecordFile(path)
-    full, short = [item.messages for item in records if isinstance(item, Conversation)]
+    full, short = [item.messages for item in records if isinstance(item, GoodRecord)]
     assert [(turn["role"], turn["content"]) for turn in full] == [
         ("system", "Be brief."),
         ("user", "Hi"),
@@ -112,7 +112,7 @@ def test_alpaca_becomes_a_conversation(tmp_path: Path) -> None:
         ("assistant", "dog"),
     ]
     assert [turn["content"] for turn in short] == ["x", "y"]
-    assert records.ignored_columns == {"id"}
+    assert records.lost == {"id": 1}
 
 
 def test_canonical_line_keeps_only_role_and_content(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_reading_goes_on_behind_a_bad_record(tmp_path: Path) -> None:
     ]
     content = b"[" + b",".join(part for bad in spoilt for part in (bad, ALPACA)) + b"]"
     items = list(RecordFile(write(tmp_path, "a.json", content)))
-    assert [type(item) for item in items] == [BadRecord, Conversation] * len(spoilt)
+    assert [type(item) for item in items] == [BadRecord, GoodRecord] * len(spoilt)
     assert [item.number for item in items] == list(range(1, 11))
 
 
@@ -155,7 +155,7 @@ def test_over_long_records_are_refused_and_passed(tmp_path: Path) -> None:
         "a.json": b"[" + b",".join([ALPACA, long, ALPACA]) + b"]",
     }.items():
         items = list(RecordFile(write(tmp_path, name, content)))
-        assert [type(item) for item in items] == [Conversation, BadRecord, Conversation]
+        assert [type(item) for item in items] == [GoodRecord, BadRecord, GoodRecord]
         assert isinstance(items[1], BadRecord) and "longer than 16777216 bytes" in items[1].reason
 
 
@@ -173,7 +173,7 @@ def test_parquet(tmp_path: Path) -> None:
     records = RecordFile(tmp_path / "a.parquet")
     items = list(records)
     assert records.said == "Parquet, format messages (detected)"
-    assert [type(item) for item in items] == [Conversation, BadRecord, BadRecord, Conversation]
+    assert [type(item) for item in items] == [GoodRecord, BadRecord, BadRecord, GoodRecord]
     second, third = items[1:3]
     assert isinstance(second, BadRecord) and (second.number, second.line) == (2, None)
     assert isinstance(third, BadRecord) and third.byte_offset > second.byte_offset > 0
@@ -183,7 +183,7 @@ def test_parquet(tmp_path: Path) -> None:
     invalid = pa.Array.from_buffers(pa.string(), 2, pa.array([b"ok", b"\xff"]).buffers())
     pq.write_table(pa.table({"instruction": invalid, "output": ["a", "b"]}), tmp_path / "utf8.parquet")
     good, bad = list(RecordFile(tmp_path / "utf8.parquet"))
-    assert isinstance(good, Conversation) and isinstance(bad, BadRecord) and "0xff" in bad.reason
+    assert isinstance(good, GoodRecord) and isinstance(bad, BadRecord) and "0xff" in bad.reason
 
 
 def test_digest_is_the_files(tmp_path: Path) -> None:
@@ -259,14 +259,14 @@ def test_any_bytes_yield_records_or_problems(
     assert [item.number for item in items] == sorted(item.number for item in items)
     for item in items:
         assert 0 <= item.byte_offset <= len(content)
-        if isinstance(item, Conversation):
-            assert json.loads(item.line.decode()) == {"messages": item.messages}
+        if isinstance(item, GoodRecord):
+            assert json.loads(item.line.decode()) == item.record
 
 
 @given(contents=st.lists(st.text('ab\\"\n\t\0\x1f\x7fé\u2028😀/') | st.text(), min_size=1))
 def test_the_canonical_line_is_json_on_one_line(contents: list[str]) -> None:
     messages = [{"role": "user", "content": content} for content in contents]
-    line = encode_record(messages)
+    line = encode_record({"messages": messages})
     assert json.loads(line) == {"messages": messages} and b"\n" not in line and b"\r" not in line
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.records import Conversation, RecordFile
+from artifacts.records import GoodRecord, RecordFile
 
 FOLDER = Path(__file__).parents[2] / "examples/quickstart"
 
@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parents[2] / "examples/quickstart"
 def pairs(name: str) -> list[tuple[str, str]]:
     """(question, answer) of each record; every record is a good one."""
     records = list(RecordFile(FOLDER / f"{name}.jsonl"))
-    assert all(isinstance(record, Conversation) for record in records)
+    assert all(isinstance(record, GoodRecord) for record in records)
     assert all([turn["role"] for turn in record.messages] == ["user", "assistant"] for record in records)
     return [(record.messages[0]["content"], record.messages[1]["content"]) for record in records]
 

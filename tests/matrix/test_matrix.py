@@ -13,10 +13,12 @@ from launcher.errors import UserError
 from launcher.planning import matrix
 from launcher.planning.matrix import Cell
 from tests.matrix import cells, declared, measure
-from tests.matrix.conftest import Planner
-from tests.matrix.pool import Pool
+from tests.matrix.conftest import Planner, Pools
 
-ALLOWED = [cell for cell in cells.all_cells() if matrix.refusal(cell) is None]
+ALLOWED = sorted(
+    (cell for cell in cells.all_cells() if matrix.refusal(cell) is None),
+    key=lambda cell: matrix.QUANTIZATIONS.index(cell.quantization),  # which shares ranks
+)
 FORBIDDEN = [cell for cell in cells.all_cells() if matrix.refusal(cell) is not None]
 
 #: What `make test` trains: each method, strategy, quantization and precision at least once.
@@ -28,16 +30,16 @@ DIAGONAL = (
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("cell", [cell for cell in ALLOWED if cell not in DIAGONAL], ids=cells.name)
-def test_cell(cell: Cell, root: Path, pools: dict[int, Pool], make_plan: Planner) -> None:
+def test_cell(cell: Cell, root: Path, pools: Pools, make_plan: Planner) -> None:
     check(cell, root, pools, make_plan)
 
 
 @pytest.mark.parametrize("cell", DIAGONAL, ids=cells.name)
-def test_diagonal(cell: Cell, root: Path, pools: dict[int, Pool], make_plan: Planner) -> None:
+def test_diagonal(cell: Cell, root: Path, pools: Pools, make_plan: Planner) -> None:
     check(cell, root, pools, make_plan)
 
 
-def check(cell: Cell, root: Path, pools: dict[int, Pool], make_plan: Planner) -> None:
+def check(cell: Cell, root: Path, pools: Pools, make_plan: Planner) -> None:
     """Train the cell as its plan says; hold what every rank saw against what the cell means."""
     plan = make_plan(cell)
     params, packing = plan.stage(StageKind.TRAIN).params, plan.stage(StageKind.PREPARE).params.packing
@@ -47,7 +49,7 @@ def check(cell: Cell, root: Path, pools: dict[int, Pool], make_plan: Planner) ->
     model = root / ("gptq" if cell.quantization == "gptq" else "model")
     folder = root / "runs" / cells.name(cell)
     prepared = root / ("packed" if cell.packing else "unpacked")
-    facts = pools[params.world_size].run(measure.train_cell, folder, model, prepared, params)
+    facts = pools.run(params, measure.train_cell, folder, model, prepared, params)
     shutil.rmtree(folder)
     wanted = declared.trained(cell, facts[0]["parameters"])
     assert wanted

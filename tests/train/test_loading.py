@@ -62,7 +62,7 @@ def test_a_qwen_tokenizer_with_another_split_is_left_to_transformers(tmp_path):
     change_json(tmp_path / "tokenizer.json", pre_tokenizer=pre_tokenizer)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     assert not loads_as_saved(tmp_path, config)
-    (document,) = load_chat_tokenizer(tmp_path).encode([CONVERSATIONS["code"]])
+    (document,) = load_chat_tokenizer(tmp_path).encode([{"messages": CONVERSATIONS["code"]}])
     reference = AutoTokenizer.from_pretrained(tmp_path)
     expected = reference.apply_chat_template(CONVERSATIONS["code"], tokenize=True, return_dict=False)
     assert document.input_ids.tolist() == expected

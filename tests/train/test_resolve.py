@@ -79,7 +79,7 @@ def test_plain_transformers_render_the_same_tokens(model, tmp_path, case, kind):
     resolved = resolve(model, tmp_path, **CASES[case])
     tokenizer = plain(resolved.folder)
     for title in ("plain", "chinese", "emoji", "empty system", "twenty turns"):
-        (document,) = resolved.chat.encode([CONVERSATIONS[title]])
+        (document,) = resolved.chat.encode([{"messages": CONVERSATIONS[title]}])
         expected = tokenizer.apply_chat_template(CONVERSATIONS[title], tokenize=True, return_dict=False)
         ids = document.input_ids.tolist()
         assert ids[: len(expected)] == expected, title

@@ -1,7 +1,7 @@
 import pytest
 
 from tests.train.chat_templates import CONVERSATIONS, SPECIAL_TOKENS, TEMPLATES, chat
-from train.data.templates import ChatTemplate, TemplateError
+from train.data.templates import ChatTemplate, LostTextError, TemplateError
 
 VARIABLES = {"bos_token": "<s>", "eos_token": "</s>"}
 
@@ -11,8 +11,8 @@ def template(name: str) -> ChatTemplate:
 
 
 def learnt(name: str, messages) -> list[str]:
-    rendered = template(name).render_learnt(messages)
-    return [rendered.text[start:stop] for start, stop in rendered.learnt]
+    rendered = template(name).render_turns(messages)
+    return [rendered.text[turn.start : turn.stop] for turn in rendered.turns]
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -76,8 +76,8 @@ def test_the_frame_finds_what_the_search_finds(name, conversation):
     if messages[0]["role"] == "system" and name == "gemma":
         pytest.skip("the template refuses system messages")
     chat_template = template(name)
-    rendered = chat_template.render_learnt(messages)
-    assert chat_template._search(rendered.text, messages) == rendered.learnt
+    rendered = chat_template.render_turns(messages)
+    assert chat_template._search(rendered.text, messages) == rendered.turns
 
 
 def test_qwen3_keeps_the_reasoning_of_the_last_turn_alone():
@@ -99,10 +99,10 @@ def test_further_keys_of_a_message_reach_the_template():
     assert learnt("qwen3", messages) == ["<think>\nr\n</think>\n\na<|im_end|>"]
 
 
-def test_an_answer_that_the_template_leaves_out_is_not_learnt():
+def test_an_answer_that_the_template_leaves_out_is_refused():
     source = "{% for m in messages if m.role == 'user' %}{{ m.content }}\n{% endfor %}"
-    rendered = ChatTemplate(source, {}, []).render_learnt(chat("question", "answer"))
-    assert (rendered.text, rendered.learnt) == ("question\n", [])
+    with pytest.raises(LostTextError, match="leaves out its answer"):
+        ChatTemplate(source, {}, []).render_turns(chat("question", "answer"))
 
 
 @pytest.mark.parametrize("source", ["{% if %}", "{{ messages | nosuchfilter }}", "{% for %}"])

@@ -13,14 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from artifacts.contract import EXIT_DONE, EXIT_USER_ERROR
-from artifacts.conversations import FORMATS, Message
-from artifacts.records import Conversation, RecordFile
+from artifacts.contract import EXIT_DONE, EXIT_USER_ERROR, Reading, decode
+from artifacts.formats import FORMATS
+from artifacts.records import GoodRecord, RecordFile
+from train.data.lengths import fit
 from train.data.loading import load_chat_tokenizer
+from train.data.records import Record
 from train.data.statistics import SplitStatistics
 from train.data.templates import TemplateError
 from train.data.tokenize import ChatTokenizer
-from train.prepare import truncate
 from train.stage import StageUserError
 
 _LISTED = 10  # records of each kind whose numbers are kept
@@ -33,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--tokenizer", type=Path, required=True, help="model folder with tokenizer and template"
     )
+    parser.add_argument("--reading", default="{}", help="artifacts.contract.Reading, as JSON")
     parser.add_argument("--max-length", type=int, required=True, help="tokens per sequence")
     options = parser.parse_args(argv)
     try:
@@ -40,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     except StageUserError as error:
         print(error, file=sys.stderr)
         return EXIT_USER_ERROR
-    print(json.dumps(measure(RecordFile(options.file, options.format), tokenizer, options.max_length)))
+    records = RecordFile(options.file, options.format, decode(Reading, json.loads(options.reading)))
+    print(json.dumps(measure(records, tokenizer, options.max_length)))
     return EXIT_DONE
 
 
@@ -55,26 +58,27 @@ def measure(records: RecordFile, tokenizer: ChatTokenizer, max_length: int) -> d
     unsupervised: list[int] = []
     refused: list[dict[str, Any]] = []
     numbers: deque[int] = deque()  # of the records that are being tokenized
-    for encoded in tokenizer.encode(_conversations(records, numbers)):
+    for encoded in tokenizer.encode(_good_records(records, numbers)):
         number = numbers.popleft()
         statistics.records += 1
         if isinstance(encoded, TemplateError):
-            statistics.dropped["refused by the chat template"] += 1
+            statistics.dropped[encoded.kind] += 1
             refused.append({"number": number, "reason": str(encoded)})
             del refused[_LISTED:]
             continue
         statistics.count_length(len(encoded))
-        document = truncate(encoded, max_length)
-        if len(document) < len(encoded):
+        pieces = fit(encoded, max_length)
+        if sum(map(len, pieces)) < len(encoded):
             statistics.truncated += 1
             truncated.append(number)
             del truncated[_LISTED:]
-        if document.supervised_tokens == 0:
+        if not any(document.supervised_tokens for document in pieces):
             statistics.dropped["no supervised token"] += 1
             unsupervised.append(number)
             del unsupervised[_LISTED:]
             continue
-        statistics.count_document(document)
+        for document in pieces:
+            statistics.count_document(document)
     return {
         "tokens": statistics.to_json(),
         "truncated": truncated,
@@ -83,11 +87,11 @@ def measure(records: RecordFile, tokenizer: ChatTokenizer, max_length: int) -> d
     }
 
 
-def _conversations(records: RecordFile, numbers: deque[int]) -> Iterator[list[Message]]:
+def _good_records(records: RecordFile, numbers: deque[int]) -> Iterator[Record]:
     for item in records:
-        if isinstance(item, Conversation):
+        if isinstance(item, GoodRecord):
             numbers.append(item.number)
-            yield item.messages
+            yield item.record
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from artifacts.contract import TrainOn
 from train.data.templates import TemplateError
 from train.data.tokenize import ChatTokenizer
 from train.stage import StageUserError
@@ -26,7 +27,9 @@ QWEN2_SPLIT = (
 )
 
 
-def load_chat_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> ChatTokenizer:
+def load_chat_tokenizer(
+    folder: Path, *, trust_remote_code: bool = False, train_on: TrainOn = "assistant"
+) -> ChatTokenizer:
     """Raises StageUserError where the folder has no usable tokenizer or no chat template."""
     config = read_json(folder / "tokenizer_config.json")
     if loads_as_saved(folder, config):
@@ -43,7 +46,7 @@ def load_chat_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Cha
             "name one in the job (template: chatml, …), or use an instruction-tuned model",
         )
     try:
-        return ChatTokenizer(backend, template, names)
+        return ChatTokenizer(backend, template, names, train_on=train_on)
     except TemplateError as error:
         raise StageUserError(f"{folder}: {error}", "mend chat_template.jinja") from error
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from artifacts.contract import TemplateParams
+from artifacts.contract import TemplateParams, TrainOn
 from train.data.loading import (
     load_chat_tokenizer,
     load_with_transformers,
@@ -73,7 +73,12 @@ class _Wanted:
 
 
 def resolve_tokenizer(
-    model: Path, params: TemplateParams, folder: Path, *, trust_remote_code: bool = False
+    model: Path,
+    params: TemplateParams,
+    folder: Path,
+    *,
+    train_on: TrainOn = "assistant",
+    trust_remote_code: bool = False,
 ) -> ResolvedTokenizer:
     """Write the tokenizer of the `model` folder with the template of `params` into `folder`.
 
@@ -90,11 +95,11 @@ def resolve_tokenizer(
             f"{model}: the tokenizer has no EOS token, which the template {wanted.template} ends turns with",
             _STOP_ADVICE,
         )
-    chat = load_chat_tokenizer(folder, trust_remote_code=trust_remote_code)
+    chat = load_chat_tokenizer(folder, trust_remote_code=trust_remote_code, train_on=train_on)
     changes = _missing_names(config, chat, model)
     if changes:
         _declare(folder, changes)
-        chat = load_chat_tokenizer(folder, trust_remote_code=trust_remote_code)
+        chat = load_chat_tokenizer(folder, trust_remote_code=trust_remote_code, train_on=train_on)
     return ResolvedTokenizer(
         folder,
         chat,
@@ -139,7 +144,8 @@ def _write_tokenizer(model: Path, wanted: _Wanted, folder: Path, trust_remote_co
     """The tokenizer's files with the wanted tokens; returns those that are new."""
     for pattern in _FILES:
         for source in sorted(model.glob(pattern)):
-            shutil.copyfile(source, folder / source.name)
+            if source.is_file():
+                shutil.copyfile(source, folder / source.name)
     config = read_json(folder / "tokenizer_config.json")
     if not wanted.tokens:
         return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +22,11 @@ class SplitStatistics:
     max_length: int
     records: int = 0
     dropped: Counter[str] = field(default_factory=Counter)  # by reason
+    #: Kinds of texts that the chat template left out of records that were kept: how many, and the first.
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
     truncated: int = 0
-    documents: int = 0  # records that were kept
+    split: int = 0  # texts longer than the maximum length, cut into several documents
+    documents: int = 0  # what was kept of the records
     tokens: int = 0
     supervised_tokens: int = 0
     sequences: int = 0
@@ -34,6 +38,12 @@ class SplitStatistics:
         bucket = min((length - 1) * HISTOGRAM_BUCKETS // self.max_length, HISTOGRAM_BUCKETS)
         self._histogram[max(bucket, 0)] += 1
         self.longest_document = max(self.longest_document, length)
+
+    def count_left_out(self, kinds: Sequence[str]) -> None:
+        """What the current record lost; `records` counts it already."""
+        for kind in kinds:
+            entry = self.left_out.setdefault(kind, {"records": 0, "first": self.records})
+            entry["records"] += 1
 
     def count_document(self, document: Document) -> None:
         self.documents += 1

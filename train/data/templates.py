@@ -1,69 +1,77 @@
-"""Chat templates: conversations to text, and where in that text the words lie that are learnt.
+"""Chat templates: conversations to text, and where in that text the assistant's turns lie.
 
-The Jinja environment is transformers' own (`transformers.utils.chat_template_utils`, 5.23), restated here
-because importing it costs seconds; a test holds both to the same output.
-
-What is learnt of an assistant's turn: what a model must write after the generation prompt, up to and with the
-end-of-turn token. Everything else (system, users, role headers, the line break after the turn) is not.
+A turn is what a model must write after the generation prompt, up to and with the end-of-turn token.
+Everything else (system, users, role headers, the line break after the turn) is not.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import jinja2
-import jinja2.ext
-import jinja2.nodes
-import jinja2.sandbox
-import jinja2.utils
 
-Message = Mapping[str, Any]  # {"role": …, "content": …}
-Span = tuple[int, int]  # [start, stop) in characters
-Anchor = tuple[int, int]  # (contents before it, characters of the frame before it)
+from train.data.jinja_environment import environment
+from train.data.skeleton import Skeleton, Turn, is_wrong_to_lose, lost_texts, padded, placeholder
+from train.data.texts import Message, Shape, Tool, fill_shape, kinds_and_texts, shape_of
 
 _BLANKS = re.compile(r"\s*")
-_BLANK = "\u2003"  # EM SPACE: stripped by str.strip, written by no template
+_SHAPES = 4096  # remembered
+Tools = Sequence[Tool] | None
 
 
 @dataclass(frozen=True)
 class Rendered:
     text: str
-    learnt: list[Span]  # ascending, disjoint
+    turns: list[Turn]  # of the assistant, ascending, disjoint
+    lost: tuple[str, ...] = ()  # kinds of texts that the template left out, and may
 
 
 class TemplateError(ValueError):
-    """The template refuses the conversation, or is no valid template."""
+    """The template refuses the conversation, or is no valid template. `kind`: of which records."""
+
+    kind = "refused by the chat template"
+
+
+class LostTextError(TemplateError):
+    """The template has no place for something without which the record would teach something else."""
+
+    def __init__(self, what: str) -> None:
+        self.kind = f"{what} left out by the chat template"
+        super().__init__(
+            f"the chat template leaves out its {what}: take a template that has a place for it (template: "
+            "chatml, or one of your own as template.jinja), or remove it from the records"
+        )
 
 
 class ChatTemplate:
     """A model's chat template.
 
-    `variables` are the names it may use beside `messages` and `add_generation_prompt`: the special tokens
-    (`bos_token`, `eos_token`, …). `special_tokens` are the texts of the tokenizer's special tokens: the
-    end-of-turn marker is looked for among them. Raises TemplateError where the source can't be compiled.
+    `variables` are the names it may use beside `messages`, `tools` and `add_generation_prompt`: the special
+    tokens (`bos_token`, `eos_token`, …). `special_tokens` are the texts of the tokenizer's special tokens:
+    the end-of-turn marker is looked for among them. Raises TemplateError where the source can't be compiled.
     """
 
     def __init__(self, source: str, variables: Mapping[str, str], special_tokens: Sequence[str]) -> None:
         try:
-            self._template = _environment().from_string(source)
+            self._template = environment().from_string(source)
         except jinja2.TemplateError as error:
             raise TemplateError(f"the chat template can't be compiled: {error}") from error
         self._variables = dict(variables)
         self._special_tokens = sorted(filter(None, special_tokens), key=len, reverse=True)
-        self._skeleton = functools.lru_cache(maxsize=1024)(self._make_skeleton)
+        self._skeleton = functools.lru_cache(maxsize=_SHAPES)(self._make_skeleton)
 
-    def render(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
+    def render(
+        self, messages: Sequence[Message], tools: Tools = None, *, generation_prompt: bool = False
+    ) -> str:
         """The text that `apply_chat_template(tokenize=False)` gives. Raises TemplateError."""
         try:
             return self._template.render(
                 messages=messages,
-                tools=None,
+                tools=tools,
                 documents=None,
                 add_generation_prompt=generation_prompt,
                 **self._variables,
@@ -71,22 +79,25 @@ class ChatTemplate:
         except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError) as error:
             raise TemplateError(f"the chat template refuses the conversation: {error}") from error
 
-    def render_learnt(self, messages: Sequence[Message]) -> Rendered:
-        """The rendered conversation with the spans that are learnt. Raises TemplateError.
+    def render_turns(self, messages: Sequence[Message], tools: Tools = None) -> Rendered:
+        """The rendered conversation with the assistant's turns in it. Raises TemplateError.
 
-        Most templates only put contents into a frame: the frame of a sequence of roles is derived once, by
-        rendering placeholders, and the spans of a conversation follow from the lengths of its contents. Where
-        the real text differs from the filled frame, the turns are searched for one by one.
+        Most templates only put texts into a frame: the frame of a record's shape is derived once, by
+        rendering placeholders, and the turns follow from the lengths of its texts. Where the real text
+        differs from the filled frame, the turns are searched for one by one.
         """
-        text = self.render(messages)
-        if all(message.keys() == {"role", "content"} for message in messages):
-            shape = tuple((message["role"], bool(message["content"])) for message in messages)
-            skeleton = self._skeleton(shape)
-            if skeleton is not None:
-                spans = skeleton.spans(text, [message["content"] for message in messages])
-                if spans is not None:
-                    return Rendered(text, spans)
-        return Rendered(text, self._search(text, messages))
+        text = self.render(messages, tools)
+        shape, texts = shape_of(messages, tools)
+        skeleton = self._skeleton(shape)
+        turns = skeleton.find_turns(text, texts) if skeleton else None
+        if skeleton is not None and turns is not None:
+            lost = skeleton.lost
+        else:
+            turns = self._search(text, messages, tools)
+            lost = lost_texts(text, kinds_and_texts(messages, tools))
+        if lost and (wrong := next(filter(is_wrong_to_lose, lost), None)):
+            raise LostTextError(wrong)
+        return Rendered(text, turns, lost)
 
     @functools.cached_property
     def end_of_turn(self) -> str:
@@ -95,10 +106,10 @@ class ChatTemplate:
         It is what follows the words alike whether the conversation goes on or not, up to the first special
         token in it.
         """
-        user, assistant = {"role": "user", "content": "U"}, {"role": "assistant", "content": _placeholder(0)}
+        user, assistant = {"role": "user", "content": "U"}, {"role": "assistant", "content": placeholder(0)}
         try:
             endings = [
-                self.render(messages).partition(_placeholder(0))[2]
+                self.render(messages).partition(placeholder(0))[2]
                 for messages in ([user, assistant], [user, assistant, user])
             ]
         except TemplateError:
@@ -107,69 +118,68 @@ class ChatTemplate:
         stops = [at + len(token) for token in self._special_tokens if (at := common.find(token)) >= 0]
         return common[: min(stops)] if stops else common.rstrip()
 
-    def _make_skeleton(self, shape: tuple[tuple[str, bool], ...]) -> _Skeleton | None:
-        """The frame of a sequence of (role, has content), None where placeholders can't be followed."""
-        contents = [_placeholder(index) if filled else "" for index, (_, filled) in enumerate(shape)]
-        # Blanks around a placeholder, of a kind that no template writes, tell whether contents are trimmed.
-        messages = [
-            {"role": role, "content": f"{_BLANK}{content}{_BLANK}" if content else ""}
-            for (role, _), content in zip(shape, contents, strict=True)
-        ]
+    def _make_skeleton(self, shape: Shape) -> Skeleton | None:
+        messages, tools, kinds = fill_shape(shape, padded)
         try:
-            text = self.render(messages)
-            learnt = self._search(text, messages)
+            text = self.render(messages, tools)
+            turns = self._search(text, messages, tools)
         except TemplateError:
             return None
-        frame, slots, rest = [], [], text
-        for index, content in enumerate(contents):
-            if not content:
-                continue
-            before, found, after = rest.partition(content)
-            if not found or content in after:
-                return None
-            frame.append(before.removesuffix(_BLANK))
-            slots.append(_Slot(index, before.endswith(_BLANK), after.startswith(_BLANK)))
-            rest = after.removeprefix(_BLANK)
-        frame.append(rest)
-        return _Skeleton.build(frame, slots, text, learnt)
+        return Skeleton.build(text, kinds, turns)
 
-    def _search(self, text: str, messages: Sequence[Message]) -> list[Span]:
-        """The spans of each assistant's turn, found in the text itself.
-
-        A turn that the template left out has no span.
-        """
-        spans: list[Span] = []
+    def _search(self, text: str, messages: Sequence[Message], tools: Tools = None) -> list[Turn]:
+        """Each assistant's turn, found in the text itself. One that the template left out has none."""
+        turns: list[Turn] = []
         position = 0
         for index, message in enumerate(messages):
             if message["role"] == "assistant":
-                span = self._find_turn(text, messages[:index], message.get("content"), position)
+                span = self._find_turn(text, messages[: index + 1], tools, position)
                 if span is not None:
-                    spans.append(span)
+                    turns.append(Turn(index, *span))
                     position = span[1]
-        return spans
+        return turns
 
-    def _find_turn(self, text: str, before: Sequence[Message], content: Any, position: int) -> Span | None:
-        """A turn starts where the text leaves the generation prompt that the messages before it render to,
-        and ends with the end-of-turn marker behind its words."""
-        header_end = self._header_end(text, before)
-        if header_end is not None and header_end >= position:
+    def _find_turn(
+        self, text: str, messages: Sequence[Message], tools: Tools, position: int
+    ) -> tuple[int, int] | None:
+        """The last message's turn: it starts where the text leaves the generation prompt that the messages
+        before it render to, and ends with the end-of-turn marker behind its words."""
+        content = messages[-1].get("content")
+        header_end = self._header_end(text, messages[:-1], tools)
+        if header_end is None or header_end < position:
+            return self._find_words(text, content, position)
+        if messages[-1].get("tool_calls"):
+            stop = self._end_of_calls(text, messages, tools, header_end)
+        else:
             words = self._find_words(text, content, header_end)
             stop = words[1] if words else self._next_end(text, header_end)
-            return (header_end, stop) if stop > header_end else None
-        return self._find_words(text, content, position)
+        return (header_end, stop) if stop > header_end else None
 
-    def _header_end(self, text: str, before: Sequence[Message]) -> int | None:
+    def _header_end(self, text: str, before: Sequence[Message], tools: Tools) -> int | None:
         """Where the header (`<|im_start|>assistant`) of the turn behind the messages `before` ends: as far as
         the generation prompt agrees with any turn (it may go on, as in `<think>`)."""
         try:
-            prompt = self.render(before, generation_prompt=True)
-            turn = self.render([*before, {"role": "assistant", "content": _placeholder(0)}])
+            prompt = self.render(before, tools, generation_prompt=True)
+            turn = self.render([*before, {"role": "assistant", "content": placeholder(0)}], tools)
         except TemplateError:
             return None
         header_end = _common_length(prompt, turn)
         return header_end if text.startswith(prompt[:header_end]) else None
 
-    def _find_words(self, text: str, content: Any, position: int) -> Span | None:
+    def _end_of_calls(self, text: str, messages: Sequence[Message], tools: Tools, start: int) -> int:
+        """Calls are written in the template's own way: the turn ends as the conversation up to it does."""
+        try:
+            ended = self.render(messages, tools)
+        except TemplateError:
+            return self._next_end(text, start)
+        ended = ended[: _common_length(ended, text)]
+        end = self.end_of_turn.lstrip()
+        if not end:
+            return len(ended)
+        at = ended.rfind(end, start)
+        return at + len(end) if at >= 0 else self._next_end(text, start)
+
+    def _find_words(self, text: str, content: Any, position: int) -> tuple[int, int] | None:
         """The content from `position` on with the end of its turn: the content as it is, stripped, or
         without the reasoning before `</think>`."""
         if not isinstance(content, str):
@@ -191,108 +201,9 @@ class ChatTemplate:
         return at + len(self.end_of_turn) if at >= 0 else position
 
 
-@dataclass(frozen=True)
-class _Slot:
-    message: int
-    keep_left: bool  # blanks at the content's left survive
-    keep_right: bool
-
-    def fill(self, content: str) -> str:
-        content = content if self.keep_left else content.lstrip()
-        return content if self.keep_right else content.rstrip()
-
-
-@dataclass(frozen=True)
-class _Skeleton:
-    """`frame[0] slots[0] frame[1] … slots[-1] frame[-1]`. A learnt span is two anchors, which move with the
-    lengths of the contents before them."""
-
-    frame: list[str]
-    slots: list[_Slot]
-    learnt: list[tuple[Anchor, Anchor]]
-
-    @classmethod
-    def build(cls, frame: list[str], slots: list[_Slot], text: str, learnt: list[Span]) -> _Skeleton | None:
-        """`text` is the rendered placeholders. None where a span starts or ends amid one."""
-        anchors: dict[int, Anchor] = {}
-        position = literal = 0
-        for number, piece in enumerate(frame):
-            # A frame's piece begins at its own first occurrence behind the placeholder (and its blank).
-            if number > 0:
-                slot = slots[number - 1]
-                words = _placeholder(slot.message)
-                position = text.index(words, position) + len(words) + slot.keep_right
-            anchors |= {position + offset: (number, literal + offset) for offset in range(len(piece) + 1)}
-            position, literal = position + len(piece), literal + len(piece)
-        if not all(start in anchors and stop in anchors for start, stop in learnt):
-            return None
-        return cls(frame, slots, [(anchors[start], anchors[stop]) for start, stop in learnt])
-
-    def spans(self, text: str, contents: list[str]) -> list[Span] | None:
-        """The learnt spans of `text`, None if it is not this frame filled with `contents`."""
-        filled = [slot.fill(contents[slot.message]) for slot in self.slots]
-        pieces = [self.frame[0]]
-        before = [0]  # characters of contents before the n-th literal
-        for words, literal in zip(filled, self.frame[1:], strict=True):
-            pieces += (words, literal)
-            before.append(before[-1] + len(words))
-        if "".join(pieces) != text:
-            return None
-        return [
-            (before[slots] + literal, before[end_slots] + end_literal)
-            for (slots, literal), (end_slots, end_literal) in self.learnt
-        ]
-
-
-def _placeholder(index: int) -> str:
-    """Text that no conversation holds: private-use characters."""
-    return f"\ue0f0{index}\ue0f1"
-
-
 def _common_length(left: str, right: str) -> int:
     """Length of the longest common prefix."""
     limit = min(len(left), len(right))
     if left[:limit] == right[:limit]:
         return limit
     return next(index for index in range(limit) if left[index] != right[index])
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals |= {
-        "raise_exception": _raise_exception,
-        "strftime_now": lambda pattern: datetime.now().strftime(pattern),
-        "namespace": jinja2.utils.Namespace,
-    }
-    return environment
-
-
-class _GenerationTag(jinja2.ext.Extension):
-    """`{% generation %}…{% endgeneration %}` renders its body: spans are found for every template alike."""
-
-    tags = {"generation"}  # noqa: RUF012 - jinja2's interface
-
-    def parse(self, parser: Any) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: Any = None,
-    separators: Any = None,
-    sort_keys: bool = False,
-) -> str:
-    """jinja2's own filter escapes HTML."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _raise_exception(message: str) -> Iterator[str]:
-    raise jinja2.TemplateError(message)

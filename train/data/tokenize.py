@@ -1,15 +1,15 @@
-"""Conversations to token ids and labels, by the `tokenizers` library in batches.
+"""Records to token ids and labels, by the `tokenizers` library in batches.
 
-Token for token what `apply_chat_template(tokenize=True, sanitize_control_tokens=True)` gives (no tokens are
-added beside those of the template, so a BOS that the template writes is the only one). Special tokens that a
-message merely quotes stay text: only the template's own become tokens.
+A conversation's tokens are those that `apply_chat_template(tokenize=True, sanitize_control_tokens=True)`
+gives (none are added beside those of the template, so a BOS that the template writes is the only one). A
+text's are those that the tokenizer makes of it, with the BOS and EOS that it adds itself, and EOS at the end
+in any case.
 """
 
 from __future__ import annotations
 
 import array
 import hashlib
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,23 +19,27 @@ from typing import Any
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from artifacts.contract import IGNORED_LABEL
-from train.data.templates import ChatTemplate, Message, Rendered, Span, TemplateError
+from artifacts.contract import IGNORED_LABEL, TrainOn
+from train.data.quoted import QuotedTokens
+from train.data.records import Record
+from train.data.templates import ChatTemplate, Rendered, TemplateError, Tools
+from train.data.texts import Message
 
 # A batch is handed to the library at once. An encoding takes some 100 bytes a token until its ids are copied.
 BATCH_RECORDS = 1024
 BATCH_CHARACTERS = 256 * 1024
 
-# transformers' markers of quoted special tokens (`mark_control_tokens`)
-_QUOTE, _UNQUOTE = "\U000f0000", "\U000f0001"
+Span = tuple[int, int]  # [start, stop) in characters
 
 
 @dataclass(frozen=True)
 class Document:
-    """One conversation. int32 arrays of one length; `labels` are ids where learnt, else IGNORED_LABEL."""
+    """One record. int32 arrays of one length; `labels` are ids where learnt, else IGNORED_LABEL."""
 
     input_ids: np.ndarray  # (tokens,)
     labels: np.ndarray  # (tokens,)
+    is_text: bool = False  # for pre-training: may be cut anywhere into documents of their own
+    lost: tuple[str, ...] = ()  # kinds of texts of the record that the template left out
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -45,87 +49,148 @@ class Document:
         return int(np.count_nonzero(self.labels != IGNORED_LABEL))
 
 
+@dataclass(frozen=True)
+class _Item:
+    """A record as text, to be encoded. `learnt`: ascending, disjoint."""
+
+    text: str
+    learnt: list[Span]
+    is_text: bool = False
+    lost: tuple[str, ...] = ()
+
+
 #: A record on its way: to be encoded, encoded already (it quotes special tokens, rare), or refused.
-Item = Rendered | Document | TemplateError
+_OnItsWay = _Item | Document | TemplateError
 
 
 class ChatTokenizer:
     """A tokenizer with its chat template.
 
     `special_tokens` maps names (`eos_token`) to texts. `train.data.loading` makes one from a model folder.
+    `train_on`: what is learnt of a conversation: each of the assistant's turns, the last message alone, or
+    everything; in any case but those turns with `train: false`.
     """
 
-    def __init__(self, backend: Tokenizer, template: str, special_tokens: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        backend: Tokenizer,
+        template: str,
+        special_tokens: Mapping[str, str],
+        *,
+        train_on: TrainOn = "assistant",
+    ) -> None:
         backend.no_truncation()
         backend.no_padding()
         self.backend = backend
+        self.train_on = train_on
         self.special_tokens = dict(special_tokens)
         special = [token.content for token in backend.get_added_tokens_decoder().values() if token.special]
         self.template = ChatTemplate(template, special_tokens, special)
         self.sha256 = hashlib.sha256(backend.to_str().encode()).hexdigest()
         self.template_sha256 = hashlib.sha256(template.encode()).hexdigest()
         self.eos_id = backend.token_to_id(special_tokens.get("eos_token", ""))
-        longest_first = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
-        self._special = re.compile(longest_first or "(?!)")  # (?!) never matches
-        self._special_starts = sorted({token[0] for token in special if token})
-        self._marked = re.compile(f"{_QUOTE}({longest_first or '(?!)'}){_UNQUOTE}|[{_QUOTE}{_UNQUOTE}]")
-        self._newline_ids = backend.encode("\n", add_special_tokens=False).ids
+        self._quoted = QuotedTokens(backend)
+        self._around = _added_around(backend)
 
-    def encode(self, conversations: Iterable[Sequence[Message]]) -> Iterator[Document | TemplateError]:
-        """One document per conversation, in order; the error where the template refuses it.
+    def encode(self, records: Iterable[Record | Document]) -> Iterator[Document | TemplateError]:
+        """One document per record, in order; the error where the template refuses it. Documents among the
+        records pass as they are.
 
         The library encodes a batch on all cores (without the interpreter's lock) while the next is rendered.
         """
         with ThreadPoolExecutor(max_workers=1) as pool:
-            ahead: deque[tuple[list[Item], Future[list[Encoding]]]] = deque()
-            for batch in self._render_batches(conversations):
-                texts = [rendered.text for rendered in batch if isinstance(rendered, Rendered)]
+            ahead: deque[tuple[list[_OnItsWay], Future[list[Encoding]]]] = deque()
+            for batch in self._render_batches(records):
+                texts = [item.text for item in batch if isinstance(item, _Item)]
                 ahead.append((batch, pool.submit(self.backend.encode_batch, texts, add_special_tokens=False)))
                 if len(ahead) == 2:
                     yield from self._finish(*ahead.popleft())
             while ahead:
                 yield from self._finish(*ahead.popleft())
 
-    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_prompt(self, messages: Sequence[Message], tools: Tools = None) -> list[int]:
         """The token ids that a model is asked with: the messages and the generation prompt."""
-        text = self.template.render(self._mark_quoted(messages), generation_prompt=True)
-        return self._encode_marked(Rendered(text, [])).input_ids.tolist()
+        text = self.template.render(
+            self._quoted.mark(messages), self._quoted.mark(tools), generation_prompt=True
+        )
+        return self._encode_marked(_Item(text, [])).input_ids.tolist()
 
-    def _render_batches(self, conversations: Iterable[Sequence[Message]]) -> Iterator[list[Item]]:
-        batch: list[Item] = []
+    def _render_batches(self, records: Iterable[Record | Document]) -> Iterator[list[_OnItsWay]]:
+        batch: list[_OnItsWay] = []
         characters = 0
-        for messages in conversations:
-            rendered = self._render(messages)
-            batch.append(rendered)
-            characters += len(rendered.text) if isinstance(rendered, Rendered) else 0
+        for record in records:
+            item = record if isinstance(record, Document) else self._render(record)
+            batch.append(item)
+            characters += len(item.text) if isinstance(item, _Item) else 0
             if len(batch) == BATCH_RECORDS or characters >= BATCH_CHARACTERS:
                 yield batch
                 batch, characters = [], 0
         if batch:
             yield batch
 
-    def _render(self, messages: Sequence[Message]) -> Item:
-        try:
-            if self._quotes_special_tokens(messages):
-                return self._encode_marked(self.template.render_learnt(self._mark_quoted(messages)))
-            return self.template.render_learnt(messages)
-        except TemplateError as error:
-            return error
+    def _render(self, record: Record) -> _OnItsWay:
+        quotes = self._quoted.occur_in(_joined(record))
+        if quotes:
+            record = self._quoted.mark(record)
+        if "text" in record:
+            item = _Item(record["text"], [(0, len(record["text"]))], is_text=True)
+        else:
+            try:
+                item = self._render_conversation(record["messages"], record.get("tools") or None)
+            except TemplateError as error:
+                return error
+        return self._encode_marked(item) if quotes else item
+
+    def _render_conversation(self, messages: Sequence[Message], tools: Tools) -> _Item:
+        skipped = {index for index, message in enumerate(messages) if message.get("train") is False}
+        if any("train" in message for message in messages):
+            messages = [
+                {key: value for key, value in message.items() if key != "train"} for message in messages
+            ]
+        rendered = self.template.render_turns(messages, tools)
+        return _Item(rendered.text, self._learnt(rendered, len(messages) - 1, skipped), lost=rendered.lost)
+
+    def _learnt(self, rendered: Rendered, last: int, skipped: set[int]) -> list[Span]:
+        turns = [(turn.start, turn.stop) for turn in rendered.turns if turn.message not in skipped]
+        if self.train_on == "assistant":
+            return turns
+        if self.train_on == "last":
+            return [
+                (turn.start, turn.stop)
+                for turn in rendered.turns[-1:]
+                if turn.message == last and turn.message not in skipped
+            ]
+        unlearnt = [(turn.start, turn.stop) for turn in rendered.turns if turn.message in skipped]
+        bounds = [0, *(bound for span in unlearnt for bound in span), len(rendered.text)]
+        return list(zip(bounds[::2], bounds[1::2], strict=True))
 
     def _finish(
-        self, batch: list[Item], encodings: Future[list[Encoding]]
+        self, batch: list[_OnItsWay], encodings: Future[list[Encoding]]
     ) -> Iterator[Document | TemplateError]:
         encoded = iter(encodings.result())
-        for rendered in batch:
-            yield self._label(rendered, next(encoded)) if isinstance(rendered, Rendered) else rendered
+        for item in batch:
+            yield self._label(item, next(encoded)) if isinstance(item, _Item) else item
 
-    def _label(self, rendered: Rendered, encoding: Encoding) -> Document:
+    def _label(self, item: _Item, encoding: Encoding) -> Document:
         input_ids = np.frombuffer(array.array("i", encoding.ids), np.int32)  # twice as fast as np.array
+        if item.is_text:
+            return self._end_text(input_ids)
         labels = np.full(len(input_ids), IGNORED_LABEL, np.int32)
-        for span in rendered.learnt:
-            start, stop = token_span(encoding, rendered.text, span)
+        for span in item.learnt:
+            start, stop = token_span(encoding, item.text, span)
             labels[start:stop] = input_ids[start:stop]
-        return self._end(Document(input_ids, labels))
+        return self._end(Document(input_ids, labels, lost=item.lost))
+
+    def _encode_marked(self, item: _Item) -> Document:
+        placed = list(self._quoted.encode(item.text))
+        input_ids = np.array([token for token, _ in placed], np.int32)
+        if item.is_text:
+            return self._end_text(input_ids)
+        learnt = np.zeros(len(placed), bool)
+        for at, (_, position) in enumerate(placed):
+            learnt[at] = any(start <= position < stop for start, stop in item.learnt)
+        labels = np.where(learnt, input_ids, np.int32(IGNORED_LABEL))
+        return self._end(Document(input_ids, labels, lost=item.lost))
 
     def _end(self, document: Document) -> Document:
         """Where the template has no end-of-turn marker, the EOS token is learnt behind the last turn."""
@@ -134,75 +199,49 @@ class ChatTokenizer:
         if document.labels[-1] in (IGNORED_LABEL, self.eos_id):
             return document
         eos = np.array([self.eos_id], np.int32)
-        return Document(np.append(document.input_ids, eos), np.append(document.labels, eos))
+        return Document(
+            np.append(document.input_ids, eos), np.append(document.labels, eos), lost=document.lost
+        )
 
-    def _quotes_special_tokens(self, messages: Sequence[Message]) -> bool:
-        text = "\n".join([str(value) for message in messages for value in message.values()])
-        # Single characters are found much faster than an expression of many tokens.
-        return any(start in text for start in self._special_starts) and bool(self._special.search(text))
+    def _end_text(self, input_ids: np.ndarray) -> Document:
+        before, after = self._around
+        if self.eos_id is not None and after[-1:] != [self.eos_id]:
+            after = [*after, self.eos_id]
+        ids = np.concatenate([before, input_ids, after]).astype(np.int32)
+        return Document(ids, ids, is_text=True)
 
-    def _mark_quoted(self, value: Any) -> Any:
-        """Wrap special tokens in the messages' texts in markers (transformers' `mark_control_tokens`)."""
-        if isinstance(value, str):
-            clean = value.replace(_QUOTE, "").replace(_UNQUOTE, "")
-            return self._special.sub(f"{_QUOTE}\\g<0>{_UNQUOTE}", clean)
-        if isinstance(value, Mapping):
-            return {key: self._mark_quoted(item) for key, item in value.items()}
-        return [self._mark_quoted(item) for item in value] if isinstance(value, list | tuple) else value
 
-    def _encode_marked(self, rendered: Rendered) -> Document:
-        """Encode piece by piece, marked special tokens as text (transformers' `encode_marked_chat`)."""
-        ids: list[int] = []
-        learnt: list[bool] = []
-        position = 0
+def _added_around(backend: Tokenizer) -> tuple[list[int], list[int]]:
+    """The ids that the tokenizer adds before and behind a text of its own accord."""
+    inner = backend.encode("a", add_special_tokens=False).ids
+    whole = backend.encode("a").ids
+    at = next(
+        (at for at in range(len(whole) - len(inner) + 1) if whole[at : at + len(inner)] == inner),
+        len(whole),
+    )
+    return whole[:at], whole[at + len(inner) :]
 
-        def append(tokens: list[tuple[int, int]]) -> None:
-            """(id, first character) of each token."""
-            for token, at in tokens:
-                ids.append(token)
-                learnt.append(any(start <= at < stop for start, stop in rendered.learnt))
 
-        for mark in self._marked.finditer(rendered.text):
-            append(self._encode_piece(rendered.text[position : mark.start()], position))
-            if mark[1]:
-                append([(token, mark.start(1)) for token in self._encode_as_text(mark[1])])
-            position = mark.end()
-        append(self._encode_piece(rendered.text[position:], position))
-        input_ids = np.array(ids, np.int32)
-        return self._end(Document(input_ids, np.where(learnt, input_ids, np.int32(IGNORED_LABEL))))
+def _joined(record: Record) -> str:
+    """All texts of a record, a line each; of a plain conversation in a fraction of the time."""
+    if record.keys() == {"messages"}:
+        try:
+            return "\n".join([value for message in record["messages"] for value in message.values()])
+        except TypeError:  # more than texts
+            pass
+    return "\n".join(_all_texts(record))
 
-    def _encode_piece(self, text: str, position: int) -> list[tuple[int, int]]:
-        """(id, first character) of the tokens of a piece that lies at `position`.
 
-        In the middle it is encoded behind a line break, which is taken off again, so that SentencePiece adds
-        no blank.
-        """
-        if position and text:
-            encoding = self.backend.encode("\n" + text, add_special_tokens=False)
-            prefix = len(self._newline_ids)
-            if encoding.ids[:prefix] == self._newline_ids:
-                starts = [start + position - 1 for start, _ in encoding.offsets]
-                return list(zip(encoding.ids, starts, strict=True))[prefix:]
-        encoding = self.backend.encode(text, add_special_tokens=False)
-        return [
-            (token, start + position)
-            for token, (start, _) in zip(encoding.ids, encoding.offsets, strict=True)
-        ]
-
-    def _encode_as_text(self, text: str) -> list[int]:
-        ids = self._tokenize_plain("\n" + text)
-        newline = self._tokenize_plain("\n")
-        return ids[len(newline) :] if ids[: len(newline)] == newline else self._tokenize_plain(text)
-
-    def _tokenize_plain(self, text: str) -> list[int]:
-        """The library's pipeline without its added tokens."""
-        backend = self.backend
-        if backend.normalizer is not None:
-            text = backend.normalizer.normalize_str(text)
-        words = [text]
-        if backend.pre_tokenizer is not None:
-            words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
-        return [token.id for word in words for token in backend.model.tokenize(word)]
+def _all_texts(value: Any) -> Iterator[str]:
+    """Each string within a record, dict keys aside."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _all_texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _all_texts(item)
 
 
 def token_span(encoding: Encoding, text: str, span: Span) -> Span:
@@ -221,6 +260,11 @@ def token_span(encoding: Encoding, text: str, span: Span) -> Span:
         last = len(encoding)
     elif encoding.token_to_chars(last)[0] < stop:
         last += 1
+    # Tokens of nothing but blanks, where offsets are trimmed of blanks: no character, at their end.
+    while first > 0 and encoding.token_to_chars(first - 1)[0] > start:
+        first -= 1
+    while last > first and encoding.token_to_chars(last - 1)[0] > stop:
+        last -= 1
     return first, max(first, last)
 
 

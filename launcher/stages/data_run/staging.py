@@ -6,38 +6,23 @@ Runs in the launcher's process: pure Python, memory bounded by the longest recor
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
-import tempfile
-import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from artifacts.contract import DataFile, DataParams, StagePlan, canonical_json
-from artifacts.conversations import Message
 from artifacts.events import Events
-from artifacts.filetypes import FileType
-from artifacts.manifest import ArtifactWriter, hash_file
-from artifacts.records import (
-    BadRecord,
-    DataFileError,
-    DataReport,
-    Digest,
-    FileReport,
-    RecordFile,
-    SplitReport,
-)
+from artifacts.manifest import ArtifactWriter
+from artifacts.records import DataReport, FileReport, GoodRecord, SplitReport
 from artifacts.store import Store
-from launcher import remote_data
 from launcher.errors import Problem, UserError
-from launcher.stages.data_run.fingerprints import FingerprintBag, fingerprints
+from launcher.stages.data_run.division import Division
+from launcher.stages.data_run.inputs import Progress, SplitInput, changed
 from launcher.stages.data_run.shards import ShardWriter
+from launcher.stages.data_run.shuffling import Shuffler
+from launcher.stages.data_run.sink import Sink
 
-LISTED_BAD_RECORDS = 100  # per split, in the report
-_SHOWN_BAD_RECORDS = 10  # in the error of `on_error: stop`
-_PROGRESS_EVERY_S = 0.25
-_SKIP_HINT = "mend them, or set data.on_error: skip to leave them out; `slipway data check FILE` lists more"
+CUSTOM_FILE = "custom.py"
 
 
 def run(stage: StagePlan, store: Store, events: Events) -> DataReport:
@@ -49,209 +34,120 @@ def run(stage: StagePlan, store: Store, events: Events) -> DataReport:
     params: DataParams = stage.params
     writer = ArtifactWriter(store, stage.output)
     try:
-        report = _stage_splits(params, writer, _Progress(params, events))
+        report = _Staging(params, writer, Progress(params, events)).run()
     except BaseException:
         for info in list(store.list(stage.output)):
             store.delete(info.key)
         raise
     writer.write_bytes("report.json", canonical_json(report))
-    writer.commit(records={name: split.records for name, split in report.splits.items()})
+    counts = {name: split.records for name, split in report.splits.items() if split.shards}
+    writer.commit(records=counts)
     return report
 
 
-def _stage_splits(params: DataParams, writer: ArtifactWriter, progress: _Progress) -> DataReport:
-    splits = {}
-    prompts: dict[str, FingerprintBag] = {}
-    duplicates = 0
-    for name, files in params.splits.items():
-        split = _Split(name, params, progress)
-        with ShardWriter(writer, name) as shards:
-            for file in files:
-                split.stage(file, shards)
-        split.require_usable()
-        splits[name] = split.report(shards.names)
-        prompts[name] = split.prompts
-        if name == "train":
-            duplicates = split.conversations.duplicates()
-    overlap = {name: bag.count_in(prompts["train"]) for name, bag in prompts.items() if name != "train"}
-    return DataReport(
-        splits=splits, duplicates=duplicates, overlap=overlap, limited_to_records=params.limit_records
-    )
+class _Staging:
+    def __init__(self, params: DataParams, writer: ArtifactWriter, progress: Progress) -> None:
+        self._params, self._writer, self._progress = params, writer, progress
+        self._reports: dict[str, SplitReport] = {}
+        self._sinks: dict[str, Sink] = {}
+        self._has_others = len(params.splits) > 1 or params.eval_fraction is not None
 
+    def run(self) -> DataReport:
+        for name, files in self._params.splits.items():
+            if any(file.format == "custom" for file in files):
+                self._carry_along(name, files[0])
+            elif name == "train" and self._params.eval_fraction is not None:
+                self._divide(self._params.eval_fraction)
+            else:
+                self._stage(name)
+        return self._report()
 
-class _Split:
-    """The files of one split, one after the other, and what was counted on the way."""
+    def _stage(self, name: str) -> None:
+        source = SplitInput(name, self._params, self._progress)
+        with ShardWriter(self._writer, name) as shards, self._sink(name, shards) as sink:
+            for file in self._params.splits[name]:
+                source.read(file, sink.add)
+            source.require_usable()
+        self._reports[name] = sink.report(source.files, source.bad_records, source.bad, shards.names)
 
-    def __init__(self, name: str, params: DataParams, progress: _Progress) -> None:
-        self.name = name
-        self.conversations, self.prompts = FingerprintBag(), FingerprintBag()
-        self._params, self._progress = params, progress
-        self._files: list[FileReport] = []
-        self._records = self._bad_records = self._longest = 0
-        self._bad: list[BadRecord] = []
-        self._characters: Counter[str] = Counter()
+    def _divide(self, fraction: float) -> None:
+        """The training files, a share of whose records goes to `eval`."""
+        source, division = (
+            SplitInput("train", self._params, self._progress),
+            Division(fraction, self._params.seed),
+        )
+        with contextlib.ExitStack() as stack:
+            shards = {
+                name: stack.enter_context(ShardWriter(self._writer, name)) for name in ("train", "eval")
+            }
+            sinks = {name: stack.enter_context(self._sink(name, shards[name])) for name in shards}
 
-    def stage(self, file: DataFile, shards: ShardWriter) -> None:
-        """Read one file to its end (or the split's limit), into the shards."""
-        with self._here(file) as local:
-            self._stage(file, local, shards)
+            def take(record: GoodRecord, copies: int) -> None:
+                for name, settled, times in division.divide(record, copies):
+                    sinks[name].add(settled, times)
+
+            for file in self._params.splits["train"]:
+                source.read(file, take)
+            source.require_usable()
+            for name, settled, times in division.finish():
+                sinks[name].add(settled, times)
+            _require_both(sinks, fraction)
+        aside = FileReport(path="data.train", said=f"set aside, {fraction:.3g} of the questions")
+        self._reports["train"] = sinks["train"].report(
+            source.files, source.bad_records, source.bad, shards["train"].names
+        )
+        self._reports["eval"] = sinks["eval"].report([aside], 0, [], shards["eval"].names)
 
     @contextlib.contextmanager
-    def _here(self, file: DataFile) -> Iterator[DataFile]:
-        """The file on this machine: fetched, checked against its pin, and removed afterwards. Raises
-        UserError, and what `launcher.remote_data.fetch` raises."""
-        if not file.is_remote:
-            yield file
-            return
-        self._progress.fetching(file)
-        with tempfile.TemporaryDirectory(prefix="slipway-data-") as folder:
-            path = remote_data.fetch(file.path, Path(folder))
-            size_bytes, sha256 = hash_file(path)
-            if sha256 != file.sha256:
-                why = "its content is not the pinned one"
-                way_out = "`slipway pin JOB`, if the new content is what you mean"
-                raise UserError(Problem(where="", what=file.path, why=why, way_out=way_out))
-            self._progress.fetched(size_bytes)
-            yield dataclasses.replace(file, path=str(path), size_bytes=size_bytes)
+    def _sink(self, name: str, shards: ShardWriter) -> Iterator[Sink]:
+        """The split's sink; mixed training records are written when it is left."""
+        is_train = name == "train"
+        shuffler = Shuffler(shards.write, self._params.seed) if is_train and self._params.shuffle else None
+        write = shuffler.write if shuffler else shards.write
+        self._sinks[name] = sink = Sink(write, repeats=is_train, prompts=self._has_others)
+        yield sink
+        if shuffler:
+            shuffler.finish()
 
-    def _stage(self, file: DataFile, local: DataFile, shards: ShardWriter) -> None:
-        """`file` as the job names it, `local` as it lies here."""
-        digest = hashlib.sha256()
-        records_before, bad_before = self._records, self._bad_records
-        try:
-            records = self._open(local, digest)
-            at_end = self._copy(records, shards, file.path)
-        except DataFileError as error:
-            raise UserError(Problem(where="", what=file.path, why=error.why, way_out=error.way_out)) from None
-        if at_end and records.file_type is not FileType.PARQUET and digest.hexdigest() != file.sha256:
-            raise _changed(file)
-        self._files.append(
-            FileReport(
-                path=file.path,
-                said=records.said,
-                records=self._records - records_before,
-                bad_records=self._bad_records - bad_before,
-                ignored_columns=sorted(records.ignored_columns),
+    def _carry_along(self, name: str, file: DataFile) -> None:
+        """A custom file: its bytes, which the stage `prepare` runs."""
+        source = SplitInput(name, self._params, self._progress)
+        with source.here(file) as local:
+            content = Path(local.path).read_bytes()
+        if hashlib.sha256(content).hexdigest() != file.sha256:
+            raise changed(file.path)
+        if not any(report.files[0].said == _CUSTOM for report in self._reports.values()):
+            self._writer.write_bytes(CUSTOM_FILE, content)
+        self._reports[name] = Sink(lambda line: None).report(
+            [FileReport(path=file.path, said=_CUSTOM)], 0, [], []
+        )
+
+    def _report(self) -> DataReport:
+        train = self._sinks.get("train")
+        exact = train.exact.duplicates() if train else 0
+        others = {name: sink for name, sink in self._sinks.items() if name != "train"}
+        return DataReport(
+            splits=self._reports,
+            duplicates=exact,
+            near_duplicates=train.near.duplicates() - exact if train else 0,
+            overlap={name: sink.prompts.count_in(train.prompts) for name, sink in others.items()}
+            if train
+            else {},
+            eval_fraction=self._params.eval_fraction,
+            shuffled=self._params.shuffle,
+            limited_to_records=self._params.limit_records,
+        )
+
+
+_CUSTOM = "Python, format custom, run by the stage prepare"
+
+
+def _require_both(sinks: dict[str, Sink], fraction: float) -> None:
+    """Raises UserError where all records ask the same, so that one side has none."""
+    for name, sink in sinks.items():
+        if sink.records == 0:
+            why = f"of the records of data.train none is left for {name}: too few different questions"
+            way_out = "name a file in data.eval, or leave data.eval_fraction out"
+            raise UserError(
+                Problem(where="", what=f"data.eval_fraction: {fraction:g}", why=why, way_out=way_out)
             )
-        )
-        self._progress.file_done(local)
-
-    def require_usable(self) -> None:
-        """Raises UserError for bad records under `on_error: stop`, and where no good one is left."""
-        if self._bad and self._params.on_error == "stop":
-            raise self._bad_records_error(f"{self._bad_records:,} of {self._records + self._bad_records:,}")
-        if self._records == 0:
-            problem = Problem(
-                where="",
-                what=f"data.{self.name}",
-                why="no usable record"
-                + (f"; the first: {self._bad[0]}" if self._bad else ": the files are empty"),
-            )
-            raise UserError(problem)
-
-    def report(self, shards: list[str]) -> SplitReport:
-        return SplitReport(
-            files=self._files,
-            records=self._records,
-            bad_records=self._bad_records,
-            bad=self._bad,
-            characters=dict(self._characters),
-            longest_record_characters=self._longest,
-            shards=shards,
-        )
-
-    def _open(self, file: DataFile, digest: Digest) -> RecordFile:
-        path = Path(file.path)
-        records = RecordFile(path, file.format, digest=digest)
-        if records.size_bytes != file.size_bytes:
-            raise _changed(file)
-        # Parquet is read from its end: its digest is taken beforehand, unless a few records will do.
-        hashed = records.file_type is FileType.PARQUET and self._params.limit_records is None
-        if hashed and hash_file(path)[1] != file.sha256:
-            raise _changed(file)
-        return records
-
-    def _copy(self, records: RecordFile, shards: ShardWriter, name: str) -> bool:
-        """Whether the file's end was reached; not where the split's limit was first."""
-        stop, limit = self._params.on_error == "stop", self._params.limit_records
-        for item in records:
-            if limit is not None and self._records >= limit:
-                return False
-            if isinstance(item, BadRecord):
-                self._refuse(dataclasses.replace(item, file=name), stop)
-                continue
-            if not (stop and self._bad):  # a stage that fails anyway only goes on looking
-                shards.write(item.line)
-            self._count(item.messages)
-            if self._records % 1024 == 0:
-                self._progress.tick(records, self._records)
-        return True
-
-    def _refuse(self, bad: BadRecord, stop: bool) -> None:
-        self._bad_records += 1
-        if len(self._bad) < LISTED_BAD_RECORDS:
-            self._bad.append(bad)
-        if stop and self._bad_records >= _SHOWN_BAD_RECORDS:
-            raise self._bad_records_error(f"at least {self._bad_records} of the first {bad.number:,}")
-
-    def _count(self, messages: list[Message]) -> None:
-        self._records += 1
-        characters = self._characters
-        total = 0
-        for message in messages:
-            length = len(message["content"])
-            characters[message["role"]] += length
-            total += length
-        if total > self._longest:
-            self._longest = total
-        conversation, prompt = fingerprints(messages)
-        self.prompts.add(prompt)
-        if self.name == "train":
-            self.conversations.add(conversation)
-
-    def _bad_records_error(self, share: str) -> UserError:
-        problems = [
-            Problem(where="", what=f"{bad.file}: {bad.place}", why=bad.reason)
-            for bad in self._bad[:_SHOWN_BAD_RECORDS]
-        ]
-        problems[-1] = dataclasses.replace(
-            problems[-1], way_out=f"{share} records of data.{self.name} can't be used: {_SKIP_HINT}"
-        )
-        return UserError(problems)
-
-
-class _Progress:
-    """Tells the events how many bytes of all files were read; the number of records is not known before."""
-
-    def __init__(self, params: DataParams, events: Events) -> None:
-        self._events = events
-        self._total_bytes = sum(file.size_bytes for files in params.splits.values() for file in files)
-        self._finished_bytes, self._said_at = 0, 0.0
-
-    def tick(self, records: RecordFile, count: int) -> None:
-        now = time.monotonic()
-        if now - self._said_at >= _PROGRESS_EVERY_S:
-            self._said_at = now
-            done = self._finished_bytes + records.bytes_read
-            self._events.progress(done, self._total_bytes, "bytes", records=count)
-
-    def fetching(self, file: DataFile) -> None:
-        self._events.say("note", text=f"fetching {file.path}")
-
-    def fetched(self, size_bytes: int) -> None:
-        self._total_bytes += size_bytes
-
-    def file_done(self, file: DataFile) -> None:
-        self._finished_bytes += file.size_bytes
-        self._events.progress(self._finished_bytes, self._total_bytes, "bytes")
-
-
-def _changed(file: DataFile) -> UserError:
-    return UserError(
-        Problem(
-            where="",
-            what=file.path,
-            why="the file has changed since the plan was made",
-            way_out="submit again: a new plan will name the file as it is now",
-        )
-    )

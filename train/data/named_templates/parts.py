@@ -59,7 +59,8 @@ REASONING = r"""
 
 _WORDS = r"""
 {%- macro words(message, index) %}
-    {{- reasoning(message, index) + message.content + ('\n' if message.content and message.tool_calls else '') }}
+    {{- reasoning(message, index) + message.content }}
+    {{- '\n' if message.content and message.tool_calls else '' }}
     {{- called(message.tool_calls or []) }}
 {%- endmacro %}
 {%- macro outcome(message) %}
