@@ -23,6 +23,7 @@ _OTHER = ("0", "2")
 _RESET = "\x1b[0m"
 #: Where there are no colours, around what is learnt.
 _OPEN, _CLOSE = "⟦", "⟧"
+_HARMLESS = "\n\u200c\u200d"  # line ends, and what joins or parts letters and emoji
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,7 @@ def render(records: list[Shown], *, colours: bool) -> str:
 def _lines(number: int, shown: Shown, colours: bool) -> Iterator[str]:
     learnt = sum(label != IGNORED_LABEL for label in shown.labels)
     yield f"record {number}: {len(shown.input_ids):,} tokens, {learnt:,} learnt"
-    yield _coloured(shown) if colours else _bracketed(shown)
-    yield ""
+    yield (_coloured(shown) if colours else _bracketed(shown)).rstrip("\n")
 
 
 def _coloured(shown: Shown) -> str:
@@ -89,4 +89,4 @@ def _bracketed(shown: Shown) -> str:
 def _visible(text: str) -> str:
     """Line ends marked, and nothing that would steer the terminal."""
     marked = text.replace("\n", "↵\n")
-    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in marked)
+    return "".join(each if each.isprintable() or each in _HARMLESS else ascii(each)[1:-1] for each in marked)

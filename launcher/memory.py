@@ -8,9 +8,10 @@ fitted on published runs (Qwen-7B, LoRA and full, one A100: QwenLM/Qwen README, 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
-from artifacts.contract import Offload, Precision, Strategy
+from artifacts.contract import Offload, Optimizer, Precision, Quantization, Strategy
 from launcher.dimensions import Dimensions
 
 #: So many logits (tokens × vocabulary) are computed at a time (`train.loss.CHUNK_ELEMENTS`).
@@ -26,12 +27,35 @@ USABLE_SHARE = 0.9
 OFFLOAD_BUFFER_FACTOR = 1.5
 
 
+#: Bytes of one weight of a quantized linear layer, its scales among them: NF4 with double quantization
+#: 0.5 + 8/64/8 + 32/(64·256)/8 (arXiv 2305.14314), INT8 one, GPTQ's 4 bits in groups of 128 with a 16-bit
+#: scale and a 4-bit zero each.
+QUANTIZED_WEIGHT_BYTES: dict[Quantization, float] = {"nf4": 0.52, "int8": 1.0, "gptq": 0.52}
+#: Bytes of optimizer state a trained parameter: two moments in 32 bits, in 8 bits, or (Adafactor) sums over
+#: rows and columns, which are next to nothing. Paged state counts whole: it moves out only when short.
+OPTIMIZER_BYTES: dict[Optimizer, int] = {
+    "adamw": 8,
+    "adamw_8bit": 2,
+    "paged_adamw": 8,
+    "paged_adamw_8bit": 2,
+    "adafactor": 0,
+}
+_OPTIMIZER_NAMES: dict[Optimizer, str] = {
+    "adamw": "AdamW",
+    "adamw_8bit": "8-bit AdamW",
+    "paged_adamw": "paged AdamW",
+    "paged_adamw_8bit": "paged 8-bit AdamW",
+    "adafactor": "Adafactor",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """What the memory of a run depends on."""
 
     dimensions: Dimensions
-    trainable: int  # parameters: all for full, the adapters' for lora
+    trainable: int  # parameters that get gradients
+    frozen: int  # those of the base that don't
     precision: Precision
     strategy: Strategy
     offload: Offload
@@ -39,10 +63,13 @@ class Setting:
     micro_batch_size: int
     max_length: int
     gradient_checkpointing: bool
+    quantization: Quantization = "none"
+    optimizer: Optimizer = "adamw"
+    shards: int | None = None  # ranks that weights are split over; None: all workers
 
     @property
     def full(self) -> bool:
-        return self.trainable >= self.dimensions.parameters
+        return not self.frozen
 
     @property
     def compute_bytes(self) -> int:
@@ -85,37 +112,40 @@ def estimate(setting: Setting, *, on_gpu: bool) -> Estimate:
 
 
 def _states(setting: Setting) -> tuple[list[Term], tuple[Term, ...]]:
-    """Weights, gradients and AdamW's moments: (on the worker, on the host)."""
-    total, trainable, workers = setting.dimensions.parameters, setting.trainable, setting.workers
-    weight = setting.compute_bytes
-    if setting.full:
-        # fp32 weights 4 + gradients 4 + AdamW 8, and 16-bit copies of the weights where there is autocast.
-        per_parameter = 16 if setting.precision == "fp32" else 18
-        name, trained = "weights, gradients, AdamW", _Share(per_parameter, total, "P")
-        frozen = _Share(0, 0, "")
-    else:
-        # fp32 adapters 4 + gradients 4 + AdamW 8, beside frozen weights in the precision of the forward pass.
-        name, trained = "adapters, gradients, AdamW", _Share(16, trainable, "T")
-        frozen = _Share(weight, total, "P")
-    if setting.strategy == "ddp" or (setting.strategy == "zero2" and not setting.full):
-        return [*frozen.terms("frozen weights"), *trained.terms(name)], ()
-    if setting.strategy == "zero2":
+    """Weights, gradients and optimizer state: (on the worker, on the host)."""
+    total, workers = setting.dimensions.parameters, setting.shards or setting.workers
+    weight, moments = setting.compute_bytes, OPTIMIZER_BYTES[setting.optimizer]
+    # fp32 weights 4 + gradients 4 + the optimizer's, and 16-bit copies of weights where there is autocast.
+    copies = 2 if setting.full and setting.precision != "fp32" else 0
+    what, symbol = ("weights", "P") if setting.full else ("adapters", "T")
+    name = f"{what}, gradients, {_OPTIMIZER_NAMES[setting.optimizer]}"
+    trained = _Share(8 + moments + copies, setting.trainable, symbol)
+    frozen = _frozen(setting)
+    if setting.strategy in ("single", "ddp") or (setting.strategy in ("zero1", "zero2") and not setting.full):
+        return [*_terms(frozen, "frozen weights"), *trained.terms(name)], ()
+    if setting.strategy in ("zero1", "zero2"):
         whole = _Share(weight, total, "P").terms("whole weights")
+        if setting.strategy == "zero1":
+            whole += _Share(weight, total, "P").terms("whole gradients")
+            trained = dataclasses.replace(trained, bytes_each=trained.bytes_each - 4)
         if setting.offload == "none":
             return [*whole, *trained.terms(name, workers)], ()
-        return whole, _offloaded(16, total, "P")
+        return whole, _offloaded(8 + moments, total, "P")
     gathered = _gathered(setting)
     if setting.offload == "none":
-        shards = [*frozen.terms("frozen weights", workers), *trained.terms(name, workers)]
-        return [*shards, gathered], ()
+        return [*_terms(frozen, "frozen weights", workers), *trained.terms(name, workers), gathered], ()
     if setting.strategy == "zero3" and setting.offload == "optimizer":
         shards = _Share(weight, total, "P").terms("weights", workers)
-        host = _offloaded(16, total, "P") if setting.full else _offloaded(12, trainable, "T")
+        host = (
+            _offloaded(8 + moments, total, "P")
+            if setting.full
+            else _offloaded(4 + moments, setting.trainable, "T")
+        )
         return [*shards, gathered], host
     # Everything lies in host memory; a worker holds what it computes with at the moment.
     host = _offloaded(trained.bytes_each, trained.count, trained.symbol)
-    if not setting.full:
-        host += _offloaded(frozen.bytes_each, frozen.count, frozen.symbol)
+    for share in frozen:
+        host += _offloaded(share.bytes_each, share.count, share.symbol)
     return [gathered], host
 
 
@@ -123,21 +153,39 @@ def _states(setting: Setting) -> tuple[list[Term], tuple[Term, ...]]:
 class _Share:
     """`bytes_each` × `count`, perhaps divided over workers."""
 
-    bytes_each: int
+    bytes_each: float
     count: int
     symbol: str
 
     def terms(self, name: str, workers: int = 1) -> list[Term]:
         if not self.count:
             return []
-        total = self.bytes_each * self.count
-        text = f"{self.bytes_each} B × {self.symbol} {count(self.count)}"
+        total = int(self.bytes_each * self.count)
+        text = f"{self.bytes_each:g} B × {self.symbol} {count(self.count)}"
         return [Term(name, total // workers, text if workers == 1 else f"{text} ÷ {workers} workers")]
 
 
-def _offloaded(bytes_each: int, number: int, symbol: str) -> tuple[Term, ...]:
+def _frozen(setting: Setting) -> list[_Share]:
+    """The base's own weights: in the precision of the forward pass, its linear layers perhaps quantized."""
+    if setting.quantization == "none":
+        return [_Share(setting.compute_bytes, setting.frozen, "P")]
+    linear = setting.dimensions.linear_parameters
+    return [
+        _Share(QUANTIZED_WEIGHT_BYTES[setting.quantization], linear, "linear"),
+        _Share(setting.compute_bytes, setting.frozen - linear, "other"),
+    ]
+
+
+def _terms(shares: list[_Share], name: str, workers: int = 1) -> list[Term]:
+    terms = [term for share in shares for term in share.terms(name, workers)]
+    if len(terms) < 2:
+        return terms
+    return [Term(name, sum(term.bytes for term in terms), " + ".join(term.formula for term in terms))]
+
+
+def _offloaded(bytes_each: float, number: int, symbol: str) -> tuple[Term, ...]:
     total = int(bytes_each * number * OFFLOAD_BUFFER_FACTOR)
-    formula = f"{bytes_each} B × {symbol} {count(number)} × {OFFLOAD_BUFFER_FACTOR} (buffers)"
+    formula = f"{bytes_each:g} B × {symbol} {count(number)} × {OFFLOAD_BUFFER_FACTOR} (buffers)"
     return (Term("offloaded states", total, formula),)
 
 

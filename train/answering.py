@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.contract import IGNORED_LABEL
-from train import lean_peft, sharding
+from train import sharding
 from train.data.loading import load_chat_tokenizer
 from train.data.templates import TemplateError
 from train.data.tokenize import ChatTokenizer, Document
@@ -101,10 +101,9 @@ def answer(
     stop_ids = stop_token_ids(model.generation_config.eos_token_id, tokenizer)
     set_greedy(model, max_new_tokens, stop_ids)
     if source.adapter is not None:
-        lean_peft.prepare()
-        from peft import PeftModel
+        from train.methods import load_adapter
 
-        model = PeftModel.from_pretrained(model, source.adapter).eval()
+        model = load_adapter(model, source.adapter).eval()
     rank, size = (shard.rank, shard.size) if shard else (0, 1)
     for turn in sharding.turns(batches([len(each.prompt) for each in encoded], batch_size), rank, size):
         asked = [encoded[index] for index in turn.batch]

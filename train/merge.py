@@ -27,6 +27,9 @@ _WRITERS = 2
 #: What a model folder holds beside its weights: configs, tokenizer, chat template, remote code.
 _COMPANIONS = ("*.json", "*.txt", "*.model", "*.tiktoken", "**/*.jinja", "**/*.py", "**/*.cu", "**/*.cpp")
 
+#: What training writes beside a model or an adapter and the merged model has no use for.
+_OF_TRAINING = ("adapter_config.json",)
+
 
 def run(context: StageContext) -> None:
     """Write `merged/<key>/`. Raises StageUserError for what can't be merged."""
@@ -39,17 +42,21 @@ def run(context: StageContext) -> None:
         raise StageUserError(
             "an adapter can't be merged into a quantized base model", "use the unquantized one"
         )
-    if training.method == "full":
-        tensors, untied = layout.full_weights(model_tensors(base), model_tensors(trained)), False
+    weights = model_tensors(base)
+    if training.method in ("full", "partial"):
+        grown = training.partial is not None and training.partial.extra_layers > 0
+        tensors, untied = layout.full_weights(weights, model_tensors(trained), may_add=grown), False
     else:
-        tensors, untied = layout.with_adapter(model_tensors(base), read_adapter(trained))
+        tensors, untied = layout.with_adapter(weights, read_adapter(trained))
     write_merged(
         context.store,
         context.stage.output,
         base,
         tensors,
         params,
+        trained=trained,
         untied=untied,
+        vocabulary=layout.vocabulary(weights, tensors),
         progress=context.events.progress,
     )
 
@@ -61,10 +68,14 @@ def write_merged(
     tensors: Sequence[MergedTensor],
     params: MergeParams,
     *,
-    untied: bool,
+    trained: Path | None = None,
+    untied: bool = False,
+    vocabulary: int | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, unit: None,
 ) -> Manifest:
-    """Write `tensors` and the files beside the weights in `base` to the store, then the marker."""
+    """Write `tensors` and the files beside the weights to the store, then the marker. These are `base`'s, but
+    those that lie in `trained` too: its tokenizer and, of a whole model, its configuration. `vocabulary`: how
+    many tokens the model has now."""
     files = layout.shards(tensors, params.max_shard_size_bytes)
     writer = ArtifactWriter(store, prefix)
     progress(0, len(files), "shards")
@@ -80,17 +91,28 @@ def write_merged(
             raise
     if len(files) > 1:
         writer.write_bytes(INDEX_NAME, _json(layout.index(files)))
-    for path in companion_files(base):
-        if path == "config.json" and untied:
-            writer.write_bytes(path, _json(layout.untied_config(json.loads((base / path).read_bytes()))))
-        else:
-            writer.add_file(path, base / path)
+    for path, file in companions(base, trained).items():
+        if path == "config.json":
+            config = json.loads(file.read_bytes())
+            changed = layout.merged_config(config, untied=untied, vocabulary=vocabulary)
+            if changed != config:
+                writer.write_bytes(path, _json(changed))
+                continue
+        writer.add_file(path, file)
     return writer.commit(parameters=sum(math.prod(tensor.shape) for tensor in tensors), untied=untied)
 
 
-def companion_files(base: Path) -> list[str]:
-    """Paths relative to `base` of the files that the merged model takes over unchanged."""
-    found = {path.relative_to(base) for pattern in _COMPANIONS for path in base.glob(pattern)}
+def companions(base: Path, trained: Path | None = None) -> dict[str, Path]:
+    """What the merged model takes over unchanged, by path in its folder."""
+    files = {path: base / path for path in companion_files(base)}
+    if trained is not None:
+        files |= {path: trained / path for path in companion_files(trained) if path not in _OF_TRAINING}
+    return files
+
+
+def companion_files(folder: Path) -> list[str]:
+    """Paths relative to `folder` of the files that lie beside a model's weights."""
+    found = {path.relative_to(folder) for pattern in _COMPANIONS for path in folder.glob(pattern)}
     return sorted(
         path.as_posix()
         for path in found
@@ -118,6 +140,9 @@ def _computed_bytes(tensor: MergedTensor, memory: Memory) -> Any:
     with torch.inference_mode():
         weight = source.read(memory.take("weight", source.size_bytes))
         weight = weight.to(getattr(torch, TORCH_DTYPES[tensor.dtype]))
+        if tensor.shape != source.shape:  # rows that the update writes
+            added = weight.new_zeros(tensor.shape[0] - source.shape[0], *source.shape[1:])
+            weight = torch.cat([weight, added])
         if tensor.update is not None:
             tensor.update.apply(weight, memory)
         return weight.reshape(-1).view(torch.uint8).numpy()

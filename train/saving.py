@@ -29,7 +29,11 @@ def write_checkpoint(trainer: Any, folder: Path) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     adapter = saves_adapter(trainer)
     if adapter:
-        weights.write_adapter(model, folder, base_name=task.base_name, writes=writes)
+        weights.write_adapter(
+            model, folder, base_name=task.base_name, base_revision=task.base_revision, writes=writes
+        )
+        if task.params.method == "prefix_tuning":
+            weights.write_trained(model, folder, writes=writes)
     elif task.params.strategy in ("single", "ddp") and writes:
         model.save_pretrained(folder)
     lean = adapter and trainer.is_deepspeed_enabled
@@ -67,7 +71,14 @@ def write_final(trainer: Any) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     model = trainer.accelerator.unwrap_model(trainer.model)
     if saves_adapter(trainer):
-        weights.write_adapter(model, folder, base_name=task.base_name, writes=writes)
+        weights.write_adapter(
+            model,
+            folder,
+            base_name=task.base_name,
+            base_revision=task.base_revision,
+            writes=writes,
+            for_base=True,
+        )
     else:
         weights.write_model(model, folder, base=task.model, writes=writes)
     if not writes:

@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from artifacts.contract import IGNORED_LABEL
-from train import loss, metrics, neftune, optimizers, strategies
+from train import loss, metrics, neftune, optimizers, strategies, weights
 from train.boundary import StepBoundary
 from train.data.collate import Collator, Rows
 from train.data.order import RankBatches
@@ -101,6 +101,7 @@ class RankTrainer(Trainer):
             trained = self.model if model is None else model
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
             decayed = self.get_decay_parameter_names(trained)
+            kind = optimizers.for_strategy(kind, self.task.params)
             self.optimizer = kind(optimizers.groups(trained, self.task.params, decayed), **options)
             optimizers.keep_embeddings_exact(self.optimizer, trained)
         return self.optimizer
@@ -284,6 +285,11 @@ class RankTrainer(Trainer):
     def best_step(self) -> int | None:
         """The step whose checkpoint has to stay for the end."""
         return self.state.best_global_step if self.task.params.best_model else None
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if sharded or not weights.read_trained(self.model, Path(resume_from_checkpoint)):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def write_checkpoint(self, folder: Path) -> None:
         saving.write_checkpoint(self, folder)

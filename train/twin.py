@@ -1,6 +1,6 @@
 """Tiny twins: models of a real architecture with random weights, made on the spot.
 
-`make_twin` writes a Qwen3 or Llama without importing torch: its tokenizer is trained on the job's own data.
+`make_twin` writes one without importing torch: its tokenizer is trained on the job's own data.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from artifacts.contract import TwinParams
 from train.data.loading import QWEN2_SPLIT
-
-ARCHITECTURES = {"qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
+from train.twin_architectures import ARCHITECTURES
 
 PAD_TOKEN, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
@@ -83,22 +82,13 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
 
 def twin_config(params: TwinParams, tokenizer: Tokenizer) -> dict[str, Any]:
     """config.json of the architecture with the twin's dimensions."""
+    architecture = ARCHITECTURES[params.architecture]
     return {
-        "architectures": [ARCHITECTURES[params.architecture]],
+        "architectures": [architecture.model_class],
         "model_type": params.architecture,
         "vocab_size": tokenizer.get_vocab_size(),
         "hidden_size": params.hidden_size,
-        "intermediate_size": params.intermediate_size,
-        "num_hidden_layers": params.layers,
-        "num_attention_heads": params.attention_heads,
-        "num_key_value_heads": params.key_value_heads,
-        "head_dim": params.hidden_size // params.attention_heads,
-        "hidden_act": "silu",
-        "max_position_embeddings": params.max_positions,
-        "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-        "attention_bias": False,
-        "attention_dropout": 0.0,
+        **architecture.config(params),
         "tie_word_embeddings": params.tie_embeddings,
         # Keeps the variance of activations and lets logits grow beyond a few: 0.02 is for wide models.
         "initializer_range": params.hidden_size**-0.5,
@@ -111,41 +101,17 @@ def twin_config(params: TwinParams, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def random_weights(config: dict[str, Any], seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    """The state dict of a Qwen3 or Llama: matrices normal with std `initializer_range`, norms 1."""
+    """The state dict: matrices normal with std `initializer_range`, norms and biases as they start in
+    transformers."""
     random = np.random.default_rng(seed)
     std = np.float32(config["initializer_range"])
-    for name, shape in weight_shapes(config).items():
-        if len(shape) == 1:
-            yield name, np.ones(shape, np.float32)
-        else:
+    architecture = ARCHITECTURES[config["model_type"]]
+    for name, shape in architecture.shapes(config).items():
+        if len(shape) > 1:
             yield name, random.standard_normal(shape, np.float32) * std
-
-
-def weight_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Shapes by name, as transformers' `Qwen3ForCausalLM` and `LlamaForCausalLM` have them."""
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    queries = config["num_attention_heads"] * config["head_dim"]
-    keys = config["num_key_value_heads"] * config["head_dim"]
-    layer = {
-        "input_layernorm": (hidden,),
-        "self_attn.q_proj": (queries, hidden),
-        "self_attn.k_proj": (keys, hidden),
-        "self_attn.v_proj": (keys, hidden),
-        "self_attn.o_proj": (hidden, queries),
-        "post_attention_layernorm": (hidden,),
-        "mlp.gate_proj": (inner, hidden),
-        "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner),
-    }
-    if config["model_type"] == "qwen3":
-        layer |= {"self_attn.q_norm": (config["head_dim"],), "self_attn.k_norm": (config["head_dim"],)}
-    shapes = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
-    for number in range(config["num_hidden_layers"]):
-        shapes |= {f"model.layers.{number}.{name}.weight": shape for name, shape in layer.items()}
-    shapes["model.norm.weight"] = (hidden,)
-    if not config["tie_word_embeddings"]:
-        shapes["lm_head.weight"] = (config["vocab_size"], hidden)
-    return shapes
+        else:
+            start = 0.0 if name.endswith(".bias") else architecture.norm_start
+            yield name, np.full(shape, start, np.float32)
 
 
 def _beginning(texts: Iterable[str]) -> Iterator[str]:

@@ -13,7 +13,10 @@ from typing import Any
 
 import torch
 
+from train.methods.saved import layout
+
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+TRAINED_WEIGHTS = "trained.safetensors"
 MAX_SHARD_SIZE = "5GB"
 WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"}
 TOKENIZER_FILES = (
@@ -49,23 +52,28 @@ def _whole(parameter: torch.Tensor) -> torch.Tensor:
     return parameter
 
 
-def write_adapter(model: Any, folder: Path, *, base_name: str, writes: bool) -> None:
-    """`adapter_config.json` and `adapter_model.safetensors` of the PEFT `model`, as PEFT lays them out. Every
-    rank calls; the one that `writes` does."""
-    from peft import get_peft_model_state_dict
+def write_adapter(
+    model: Any,
+    folder: Path,
+    *,
+    base_name: str,
+    base_revision: str | None = None,
+    writes: bool,
+    for_base: bool = False,
+) -> None:
+    """`adapter_config.json` and `adapter_model.safetensors` of the PEFT `model`, as PEFT lays them out; with
+    `for_base` of an adapter for the base as it is on disk (`train.methods.saved.layout`). Every rank calls;
+    the one that `writes` does."""
     from safetensors.torch import save_file
 
     weights = dict(gathered(model, on_this_rank=writes))
     if not writes:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = get_peft_model_state_dict(model, state_dict=weights, save_embedding_layers=False)
+    tensors, config = layout(model, weights, for_base=for_base)
     contiguous = {name: tensors[name].contiguous() for name in sorted(tensors)}
     save_file(contiguous, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    config = model.peft_config["default"].to_dict() | {
-        "base_model_name_or_path": base_name,
-        "inference_mode": True,
-    }
+    config |= {"base_model_name_or_path": base_name, "revision": base_revision, "inference_mode": True}
     text = json.dumps(config, indent=2, sort_keys=True, default=_plain)
     (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")
 
@@ -92,16 +100,75 @@ def without_frozen(engine: Any) -> Iterator[None]:
         del engine.module_state_dict  # the class's is visible again
 
 
+def write_trained(model: Any, folder: Path, *, writes: bool) -> None:
+    """All trained weights under the names of their parameters: of an adapter whose files don't hold them all
+    (a prefix that is projected). Every rank calls."""
+    from safetensors.torch import save_file
+
+    weights = dict(gathered(model, on_this_rank=writes))
+    if writes:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.contiguous() for name, value in weights.items()}, folder / TRAINED_WEIGHTS)
+
+
+@torch.no_grad()
+def read_trained(model: Any, folder: Path) -> bool:
+    """Put back what `write_trained` wrote, into a model that is not sharded. False where it wrote nothing."""
+    from safetensors.torch import load_file
+
+    if not (folder / TRAINED_WEIGHTS).is_file():
+        return False
+    parameters = dict(model.named_parameters())
+    for name, value in load_file(folder / TRAINED_WEIGHTS).items():
+        parameters[name].copy_(value)
+    return True
+
+
 def write_model(model: Any, folder: Path, *, base: Path, writes: bool) -> None:
-    """The full model, in the precision in which `base`, the folder it came from, holds its weights, with all
-    files of `base` that hold none: configuration, tokenizer, template, Python code. Every rank calls."""
+    """The whole model, in the precision in which `base`, the folder it came from, holds its weights: those
+    that were trained, and the others as they lie there. With all files of `base` that hold none:
+    configuration, tokenizer, template, Python code. Every rank calls."""
     dtype = stored_dtype(base)
     weights = {name: value.to(dtype) for name, value in gathered(model, on_this_rank=writes)}
     if not writes:
         return
+    if any(not parameter.requires_grad for parameter in model.parameters()):
+        weights = _stored_weights(type(model), base, dtype) | weights
     weights |= {name: value.cpu() for name, value in _persistent_buffers(model)}
     model.save_pretrained(folder, state_dict=weights, max_shard_size=MAX_SHARD_SIZE)
     copy_without_weights(base, folder)
+    stored = json.loads((base / "config.json").read_bytes())
+    if (config := grown_config(stored, model.config)) != stored:
+        text = json.dumps(config, indent=2, ensure_ascii=False)
+        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _stored_weights(kind: Any, base: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The base's weights by the names of their parameters, whole on this rank whatever the strategy."""
+    from transformers.integrations import deepspeed
+
+    partitioning = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        model = kind.from_pretrained(base, dtype=dtype, local_files_only=True)
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = partitioning
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def grown_config(stored: dict[str, Any], config: Any) -> dict[str, Any]:
+    """The base's config.json with the vocabulary and the layers that `config` counts."""
+    if isinstance(stored.get("text_config"), dict):
+        return {**stored, "text_config": grown_config(stored["text_config"], config.get_text_config())}
+    current = config.get_text_config().to_dict()
+    names = [name for name, value in stored.items() if isinstance(value, list) and "layer" in name]
+    layers = config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+    if stored.get(layers) != current.get(layers):
+        names += ["layer_types"]  # families that derive them would do so from the new length
+    changed = {
+        name: current[name] for name in (*names, layers, "vocab_size") if current.get(name) is not None
+    }
+    return stored | changed
 
 
 def _persistent_buffers(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

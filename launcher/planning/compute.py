@@ -6,7 +6,7 @@ from artifacts.contract import Engine
 from launcher import catalog
 from launcher.catalog import Accelerator
 from launcher.memory import bytes_text
-from launcher.planning import batch
+from launcher.planning import batch, placement
 from launcher.planning.findings import Findings
 from launcher.planning.hardware import ClusterNodes
 
@@ -85,3 +85,10 @@ def host_memory_bytes(found: Findings, workers: int) -> int:
         why = f"{who} want {bytes_text(wanted)}, {found.hardware.host} {verb} {bytes_text(here)}"
         found.refuse("compute.memory", compute.memory, why, "lower it, use fewer workers, or leave it out")
     return min(wanted, here)
+
+
+def workers_per_node(found: Findings, workers: int) -> int:
+    """How many of the workers share a node: what hybrid sharding splits weights over."""
+    if not isinstance(found.hardware, ClusterNodes):
+        return workers
+    return placement.place(workers, found.hardware.profile).workers_per_pod

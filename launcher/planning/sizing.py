@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-from artifacts.contract import Derived, Offload, Precision, Strategy
+from artifacts.contract import Derived, Offload, Optimizer, Precision, Quantization, Strategy
 from launcher.dimensions import Dimensions
 from launcher.memory import USABLE_SHARE, Estimate, Setting, bytes_text, estimate
 from launcher.planning.matrix import STRATEGIES
@@ -25,6 +25,7 @@ class Request:
 
     dimensions: Dimensions | None  # None: the model's config can't be read here
     trainable: int  # parameters; 0 where the dimensions are unknown
+    frozen: int  # parameters of the base that are not trained; as above
     precision: Precision
     workers: int
     sequences_per_worker: int  # of one optimizer step
@@ -36,6 +37,9 @@ class Request:
     gpu_memory_bytes: int | None  # of one GPU; None: the workers compute on cores
     host_memory_bytes: int  # of all workers together
     host: str = "this machine"  # whose memory that is
+    quantization: Quantization = "none"
+    optimizer: Optimizer = "adamw"
+    shards: int | None = None  # ranks that fsdp splits weights over; None: all
     fitting: frozenset[Strategy] = frozenset(STRATEGIES)  # those that go with the method (planning.matrix)
 
     @property
@@ -117,6 +121,10 @@ def _setting(request: Request, dimensions: Dimensions, strategy: Strategy, offlo
     return Setting(
         dimensions=dimensions,
         trainable=request.trainable,
+        frozen=request.frozen,
+        quantization=request.quantization,
+        optimizer=request.optimizer,
+        shards=request.shards if strategy == "fsdp" else None,
         precision=request.precision,
         strategy=strategy,
         offload=offload,

@@ -16,14 +16,23 @@ class Twin(Section):
     """A tiny twin: a real architecture with scaled-down dimensions and random weights, made on the spot. Its
     tokenizer is trained on the training data."""
 
-    architecture: Literal["qwen3", "llama"] = Field("qwen3", description="Architecture class.")
+    architecture: Literal["qwen3", "qwen2", "llama", "mistral", "gemma", "glm", "bloom"] = Field(
+        "qwen3", description="Architecture class."
+    )
     hidden_size: int = Field(
         128, ge=16, le=1024, description="Width of the residual stream; a multiple of `attention_heads`."
     )
-    intermediate_size: int = Field(256, ge=16, le=4096, description="Width inside the MLP.")
+    intermediate_size: int = Field(
+        256, ge=16, le=4096, description="Width inside the MLP; bloom's is 4 × `hidden_size`."
+    )
     layers: int = Field(2, ge=1, le=16, description="Decoder layers.")
     attention_heads: int = Field(4, ge=1, le=32, description="Query heads; a multiple of `key_value_heads`.")
-    key_value_heads: int = Field(2, ge=1, le=32, description="Key and value heads (grouped-query attention).")
+    key_value_heads: int = Field(
+        2,
+        ge=1,
+        le=32,
+        description="Key and value heads (grouped-query attention); bloom has none of its own.",
+    )
     vocabulary_size: int = Field(
         1024, ge=300, le=65536, description="Upper bound of the trained tokenizer, in tokens."
     )
@@ -38,13 +47,17 @@ class Twin(Section):
                 f"{self.attention_heads} heads do not divide hidden_size {self.hidden_size}",
                 f"use {_divisors(self.hidden_size, 32)} heads",
             )
-        elif head_size % 2:
+        # GLM turns half of a head.
+        elif (pairs := 4 if self.architecture == "glm" else 2) and head_size % pairs:
             yield Conflict(
                 ("attention_heads", "hidden_size"),
-                f"hidden_size {self.hidden_size} / {self.attention_heads} heads = {head_size} is odd, "
-                "and rotary position embeddings turn pairs",
+                f"hidden_size {self.hidden_size} / {self.attention_heads} heads = {head_size} is no multiple "
+                f"of {pairs}, and rotary position embeddings turn pairs",
             )
-        if self.attention_heads % self.key_value_heads:
+        if self.architecture == "bloom":
+            for field in self.given("intermediate_size", "key_value_heads"):
+                yield Conflict((field, "architecture"), "Bloom has no such size of its own", "remove it")
+        elif self.attention_heads % self.key_value_heads:
             yield Conflict(
                 ("key_value_heads", "attention_heads"),
                 f"{self.key_value_heads} do not divide the {self.attention_heads} attention_heads",

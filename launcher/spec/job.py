@@ -134,12 +134,13 @@ class Job(Section):
             yield Conflict(
                 ("after", "data.test"), "predict needs questions to answer", "name a file in data.test"
             )
-        if self.training.given("evaluate_every") and not self.data.has_eval:
-            yield Conflict(
-                ("training.evaluate_every", "data.eval"),
-                "there is nothing to evaluate on",
-                "name a file in data.eval, or set data.eval_fraction",
-            )
+        for field in self.training.given("evaluate_every", "early_stopping", "best_model"):
+            if getattr(self.training, field) and not self.data.has_eval:
+                yield Conflict(
+                    (f"training.{field}", "data.eval"),
+                    "there is nothing to evaluate on",
+                    "name a file in data.eval, or set data.eval_fraction",
+                )
         if self.after is None and self.given("predict") and self.data.test is None:
             yield Conflict(
                 ("predict", "data.test"), "predict needs questions to answer", "name a file in data.test"

@@ -10,6 +10,7 @@ from pydantic import Field
 from artifacts.contract import Method as MethodType
 from launcher.spec.job_grammar import FilePath
 from launcher.spec.section import Conflict, Section
+from launcher.spec.words import listed
 
 #: Fields of each method beside those that all have.
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -34,6 +35,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "ia3": (),
 }
 
+#: What models call their input embedding.
+EMBEDDINGS = {"embed_tokens", "word_embeddings", "wte", "embedding"}
+
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -44,9 +48,9 @@ class Method(Section):
     type: MethodType = Field("lora", description="What is trained; each field below names its methods.")
     quantization: Literal["none", "nf4", "int8"] = Field(
         "none",
-        description="How the frozen base is held: `nf4` (QLoRA, 4 bits with double quantization) or `int8`, by "
-        "bitsandbytes; with which methods says docs/matrix.md. A base that is already quantized by GPTQ is "
-        "trained as it is.",
+        description="How the frozen base is held: `nf4` (QLoRA, 4 bits with double quantization) or `int8`, "
+        "by bitsandbytes; with which methods says docs/matrix.md. A base that is already quantized by GPTQ "
+        "is trained as it is.",
     )
     train: Literal["head"] | None = Field(None, description="Train the output head (partial).")
     last_layers: Count | None = Field(None, description="Train so many of the last layers (partial).")
@@ -97,16 +101,37 @@ class Method(Section):
 
     def conflicts(self) -> Iterator[Conflict]:
         fitting = FIELDS[self.type]
-        for field in self.given(*(name for names in FIELDS.values() for name in names)):
+        for field in self.given(*dict.fromkeys(name for names in FIELDS.values() for name in names)):
             if field not in fitting:
-                homes = " or ".join(name for name, fields in FIELDS.items() if field in fields)
+                homes = listed([name for name, fields in FIELDS.items() if field in fields])
                 why = f"only goes with method {homes}, and the method is {self.type}"
                 yield Conflict((field, "type"), why, "remove it")
-        chosen = self.given("train", "last_layers", "extra_layers")
+        parts = ("train", "last_layers", "extra_layers")
+        chosen = self.given(*parts)
         if self.type == "partial" and len(chosen) != 1:
             found = " and ".join(chosen) or "none"
             yield Conflict(
-                ("type", *chosen),
+                ("type", *parts),
                 f"partial trains one of the head, the last layers and extra layers, found {found}",
                 "write one of train: head, last_layers: 2, extra_layers: 2",
             )
+        if self.type == "lora":
+            yield from self._repeated()
+            yield from self._trained_twice()
+
+    def _repeated(self) -> Iterator[Conflict]:
+        for field in ("target_modules", "modules_to_save", "trainable_tokens"):
+            names = getattr(self, field)
+            for index, name in enumerate(names if isinstance(names, list) else ()):
+                if name in names[:index]:
+                    yield Conflict((f"{field}.{index}",), f"{name} is named twice", "remove one")
+
+    def _trained_twice(self) -> Iterator[Conflict]:
+        targets = self.target_modules if isinstance(self.target_modules, list) else []
+        for name in sorted(set(targets) & set(self.modules_to_save)):
+            why = f"{name} is trained whole (modules_to_save), so it can't have an adapter as well"
+            yield Conflict(("target_modules", "modules_to_save"), why, f"leave {name} out of one of them")
+        whole = sorted(EMBEDDINGS & {*targets, *self.modules_to_save})
+        if self.trainable_tokens and whole:
+            why = f"rows of the embedding are trained alone, and {whole[0]} is trained as well"
+            yield Conflict(("trainable_tokens", "modules_to_save", "target_modules"), why, "keep one of them")

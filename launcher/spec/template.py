@@ -63,5 +63,20 @@ class Template(Section):
             yield Conflict(
                 tuple(pieces), "a template in pieces has at least user and assistant", "write both"
             )
+        for index, word in enumerate(self.stop_words):
+            if word in self.stop_words[:index]:
+                yield Conflict((f"stop_words.{index}",), f"{word} is named twice", "remove one")
+        if pieces and self.default_system is not None and self.system is None:
+            yield Conflict(
+                ("default_system",),
+                "the template's pieces have no place for a system message",
+                "write system, with its prefix and suffix",
+            )
+        if self.user and self.assistant and not (self.user.suffix or self.assistant.prefix):
+            yield Conflict(
+                ("assistant", "user"),
+                "nothing stands between a question and its answer",
+                "write user.suffix or assistant.prefix",
+            )
         if self.replace_eos and not self.stop_words:
             yield Conflict(("replace_eos", "stop_words"), "there is no stop word", "name one in stop_words")

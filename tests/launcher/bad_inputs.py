@@ -309,6 +309,90 @@ CONFLICTS = [
         ("job.yaml:4:12", "name a file in data.eval"),
     ),
     bad_value(
+        "early stopping on nothing",
+        "training: {early_stopping: 2, best_model: true}\n",
+        ("job.yaml:4:12", "training.early_stopping", "nothing to evaluate on", "name a file in data.eval"),
+        ("job.yaml:4:31", "training.best_model", "nothing to evaluate on"),
+    ),
+    bad_value(
+        "LoRA+ of IA3",
+        "method: {type: ia3, plus_ratio: 16}\n",
+        ("job.yaml:4:21", "method.plus_ratio", "only goes with method lora, and the method is ia3"),
+    ),
+    bad_value(
+        "virtual tokens of LoRA",
+        "method: {virtual_tokens: 8}\n",
+        ("job.yaml:4:10", "prefix_tuning, p_tuning_v2, prompt_tuning or llama_adapter", "remove it"),
+    ),
+    bad_value(
+        "MLP of P-tuning v2",
+        "method: {type: p_tuning_v2, projection_size: 64}\n",
+        ("job.yaml:4:29", "only goes with method prefix_tuning"),
+    ),
+    bad_value("part of nothing", "method: partial\n", ("job.yaml:4:1", "found none", "train: head")),
+    bad_value(
+        "two parts",
+        "method: {type: partial, train: head, last_layers: 2}\n",
+        ("job.yaml:4:10", "found train and last_layers"),
+    ),
+    bad_value("no layers", "method: {type: partial, extra_layers: 0}\n", ("job.yaml:4:25", "at least 1")),
+    bad_value(
+        "whole and adapted",
+        "method: {target_modules: [q_proj, lm_head], modules_to_save: [lm_head]}\n",
+        ("job.yaml:4:10", "lm_head is trained whole", "leave lm_head out of one of them"),
+    ),
+    bad_value(
+        "rows of what is trained whole",
+        "method: {trainable_tokens: [<a>], modules_to_save: [embed_tokens]}\n",
+        ("job.yaml:4:10", "rows of the embedding are trained alone, and embed_tokens", "keep one of them"),
+    ),
+    bad_value(
+        "repeated target",
+        "method: {target_modules: [q_proj, v_proj, q_proj]}\n",
+        ("job.yaml:4:43", "q_proj is named twice"),
+    ),
+    bad_value(
+        "hybrid sharding of zero3",
+        "strategy: {type: zero3, sharding: hybrid}\n",
+        ("job.yaml:4:25", "knows no hybrid sharding", "use strategy fsdp"),
+    ),
+    bad_value(
+        "offload of one worker",
+        "strategy: {type: single, offload: params}\n",
+        ("job.yaml:4:26", "single keeps everything on its worker"),
+    ),
+    bad_value(
+        "two templates",
+        "template: {name: chatml, jinja: x}\n",
+        ("job.yaml:4:12", "given once, found name and jinja"),
+    ),
+    bad_value(
+        "half a template",
+        "template: {user: {prefix: 'Q: '}}\n",
+        ("job.yaml:4:12", "at least user and assistant"),
+    ),
+    bad_value(
+        "a default with no place",
+        "template: {user: {prefix: 'Q: '}, assistant: {prefix: 'A: '}, default_system: Be kind.}\n",
+        ("job.yaml:4:63", "no place for a system message", "write system"),
+    ),
+    bad_value(
+        "turns without a border",
+        "template: {user: {prefix: 'Q: '}, assistant: {suffix: '.'}}\n",
+        ("job.yaml:4:35", "nothing stands between a question and its answer"),
+    ),
+    bad_value("an EOS from nothing", "template: {replace_eos: true}\n", ("job.yaml:4:12", "no stop word")),
+    bad_value(
+        "repeated stop word",
+        "template: {name: qwen, stop_words: [<a>, <a>]}\n",
+        ("job.yaml:4:42", "<a> is named twice"),
+    ),
+    bad_value(
+        "unknown template",
+        "template: chatgml\n",
+        ("job.yaml:4:1", "chatglm"),
+    ),
+    bad_value(
         "conflict of sections",
         "data2: 1\ntraining: {epochs: 1, steps: 2}\n",
         ("job.yaml:4:1", "unknown key", "did you mean `data`?"),
@@ -335,6 +419,16 @@ CONFLICTS = [
         "heads",
         "twin: {attention_heads: 5, key_value_heads: 5}",
         ("job.yaml:2:16", "5 heads do not divide hidden_size 128", "use 1, 2, 4, 8, 16 or 32 heads"),
+    ),
+    bad_model(
+        "halves of heads",
+        "twin: {architecture: glm, hidden_size: 72, attention_heads: 12, key_value_heads: 2}",
+        ("job.yaml:2:52", "6 is no multiple of 4"),
+    ),
+    bad_model(
+        "what Bloom does not have",
+        "twin: {architecture: bloom, key_value_heads: 2}",
+        ("job.yaml:2:37", "Bloom has no such size of its own", "remove it"),
     ),
     bad_model(
         "grouped heads",

@@ -161,6 +161,10 @@ SPECIAL_TOKENS = [
     "<|user|>",
     "<|assistant|>",
     "<|system|>",
+    "<|observation|>",
+    "<|end|>",
+    "<｜User｜>",
+    "<｜Assistant｜>",
     "<s>",
     "</s>",
 ]
@@ -191,3 +195,49 @@ CONVERSATIONS = {
     "twenty turns": chat(*[f"{'question' if i % 2 == 0 else 'answer'} number {i}" for i in range(40)]),
     "long": chat("word " * 500, "answer " * 700),
 }
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": 'How is the weather? "Today" only.',
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string", "description": "一个城市"}},
+                "required": ["city"],
+            },
+        },
+    },
+    {"type": "function", "function": {"name": "now", "description": "The time", "parameters": {}}},
+]
+
+
+def call(name: str, **arguments: object) -> dict[str, object]:
+    return {"type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+#: Text, two calls at once, their outcomes, and an answer; then a call without text.
+TOOL_CONVERSATION = [
+    {"role": "system", "content": "You know the weather."},
+    {"role": "user", "content": "Wie ist es in Köln? 🌦"},
+    {
+        "role": "assistant",
+        "content": "Let me look.",
+        "tool_calls": [call("weather", city='Köln "Deutz"', days=3), call("now")],
+    },
+    {"role": "tool", "content": '{"sky": "grey"}'},
+    {"role": "tool", "content": "12:00\nCET"},
+    {"role": "assistant", "content": "Grey, as ever."},
+    {"role": "user", "content": "And in 서울?"},
+    {"role": "assistant", "content": "", "tool_calls": [call("weather", city="서울")]},
+    {"role": "tool", "content": "sunny"},
+    {"role": "assistant", "content": "Sunny!"},
+]
+
+REASONING_CONVERSATION = [
+    {"role": "user", "content": "q1"},
+    {"role": "assistant", "content": "a1", "reasoning_content": "first thoughts"},
+    {"role": "user", "content": "q2"},
+    {"role": "assistant", "content": "a2", "reasoning_content": "second\nthoughts"},
+]

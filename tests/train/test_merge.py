@@ -10,21 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from artifacts.contract import MergeParams, StageKind
-from artifacts.events import Events, events_prefix
+from artifacts.events import events_prefix
 from artifacts.local import LocalStore
-from artifacts.manifest import Manifest, local_folder, read_marker, verify, write_marker
+from artifacts.manifest import read_marker
 from artifacts.segments import read_all
-from tests.plan_parts import plan, stage, train_params
-from train import merge
-from train.stage import StageContext, StageUserError
-
-SHARD_BYTES = 40_000
+from tests.train.merging import SHARD_BYTES, merged, tensors
+from train.stage import StageUserError
 
 
 def llama(folder: Path, dtype: torch.dtype = torch.float32, *, tied: bool = False) -> Path:
@@ -51,16 +47,18 @@ def llama(folder: Path, dtype: torch.dtype = torch.float32, *, tied: bool = Fals
 
 def adapter(folder: Path, base: Path, **options: object) -> Path:
     """An adapter with random weights (PEFT starts B at zero, which would merge to nothing)."""
-    options = {"r": 4, "lora_alpha": 12, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **options}
+    kind = IA3Config if "feedforward_modules" in options else LoraConfig
+    lora = {"r": 4, "lora_alpha": 12, "target_modules": "all-linear"} if kind is LoraConfig else {}
+    options = {**lora, "task_type": "CAUSAL_LM", **options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**options))
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), kind(**options))
         generator = torch.Generator().manual_seed(2)
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 noise = torch.randn(parameter.shape, generator=generator) * 0.1
-                parameter.data += noise.to(parameter.dtype) if "lora" not in name else 0
-                parameter.data.copy_(noise) if "lora" in name else None
+                from_zero = "lora" in name and "magnitude" not in name
+                parameter.data.copy_(noise if from_zero else parameter.data + noise.to(parameter.dtype))
         model.save_pretrained(folder)
     return folder
 
@@ -69,41 +67,6 @@ def peft_model(base: Path, trained: Path) -> PeftModel:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), trained)
-
-
-def merged(tmp_path: Path, base: Path, trained: Path, **training: object) -> Path:
-    """Run the stage; the folder that it made."""
-    store = LocalStore(tmp_path / "store")
-    for prefix, folder in {"models/m": base, "train/t/final": trained}.items():
-        write_marker(store, prefix, Manifest(files=[], location=folder.absolute().as_uri()))
-    stages = [
-        stage(StageKind.TRAIN, train_params(**{"method": "lora", **training}), "t"),
-        stage(
-            StageKind.MERGE,
-            MergeParams(max_shard_size_bytes=SHARD_BYTES),
-            "k",
-            model="models/m",
-            train="train/t/final",
-        ),
-    ]
-    events = Events(store, "run", "merge")
-    merge.run(
-        StageContext(
-            plan=plan(store, stages),
-            run_id="run",
-            stage=stages[1],
-            store=store,
-            work=tmp_path / "work",
-            events=events,
-        )
-    )
-    events.flush()
-    assert verify(store, "merged/k") == []
-    return local_folder(store, "merged/k")
-
-
-def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
 def assert_same_bits(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
@@ -127,6 +90,13 @@ OPTIONS = {
     "head": {"target_modules": ["lm_head", "o_proj"]},
     "saved modules": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]},
     "biases": {"target_modules": ["q_proj", "k_proj"], "bias": "lora_only"},
+    "dora": {"use_dora": True},
+    "dora and rslora": {"use_dora": True, "use_rslora": True},
+    "tokens": {"trainable_token_indices": {"embed_tokens": [3, 150], "lm_head": [3, 9, 150]}},
+    "ia3": {
+        "target_modules": ["k_proj", "v_proj", "down_proj"],
+        "feedforward_modules": ["down_proj"],
+    },
     "adapter bias": {"target_modules": ["q_proj", "v_proj"], "lora_bias": True},
 }
 
@@ -144,10 +114,13 @@ def test_bits_equal_those_of_peft(tmp_path: Path, dtype: torch.dtype, options: d
     assert changed, "the adapter changed nothing: the comparison would prove nothing"
 
 
+@pytest.mark.parametrize("options", [{}, {"trainable_token_indices": {"embed_tokens": [3, 150]}}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_bits_equal_those_of_peft_with_tied_embeddings(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_bits_equal_those_of_peft_with_tied_embeddings(
+    tmp_path: Path, dtype: torch.dtype, options: dict[str, object]
+) -> None:
     base = llama(tmp_path / "base", dtype, tied=True)
-    trained = adapter(tmp_path / "adapter", base)
+    trained = adapter(tmp_path / "adapter", base, **options)
     peft_model(base, trained).merge_and_unload().save_pretrained(tmp_path / "theirs")
     folder = merged(tmp_path, base, trained)
     assert_same_bits(tensors(folder), tensors(tmp_path / "theirs"))
@@ -294,19 +267,19 @@ def quantize(base: Path, trained: Path) -> None:
     ("damage", "message"),
     [
         (pickled, "pickled adapter"),
-        (lambda base, trained: edit_config(trained, use_dora=True), "use_dora"),
-        (lambda base, trained: edit_config(trained, peft_type="IA3"), "type IA3"),
+        (lambda base, trained: edit_config(trained, use_qalora=True), "use_qalora"),
+        (lambda base, trained: edit_config(trained, peft_type="PREFIX_TUNING"), "type PREFIX_TUNING"),
         (lambda base, trained: edit_config(trained, init_lora_weights="pissa"), "pissa"),
         (rename_a_key, r"layers\.9.*does not have.*nearest is model\.layers\.[012]"),
-        (drop_a_matrix, "no B_weight"),
+        (drop_a_matrix, "no lora_B"),
         (cut_short, "cut short"),
         (lose_a_file, "lacks model-00001"),
         (quantize, "quantized"),
     ],
     ids=[
         "pickle",
-        "dora",
-        "ia3",
+        "qalora",
+        "prefix",
         "pissa",
         "unknown key",
         "missing matrix",

@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +25,7 @@ from artifacts.segments import read_all
 from tests import plan_parts
 from train import answering, predict
 from train.__main__ import main
-from train.answering import ModelSource
+from train.answering import ModelSource, Question
 from train.stage import StageContext, StageError, StageUserError
 from train.twin import make_twin
 
@@ -112,7 +114,7 @@ def make_context(
     )
 
 
-def run_in_its_own_process(context: StageContext) -> None:
+def run_in_its_own_process(context: StageContext, program: Callable[..., Any] = main) -> None:
     """As `python -m train predict`. Not in this process: it has computed with torch, whose threads a forked
     process would wait for forever."""
     server = multiprocessing.get_context("forkserver")
@@ -121,10 +123,19 @@ def run_in_its_own_process(context: StageContext) -> None:
     plan = context.work / "plan.json"
     plan.write_bytes(context.plan.to_json())
     argv = ["predict", "--plan", str(plan), "--run", "run", "--work", str(context.work)]
-    process = server.Process(target=main, args=(argv,))
+    process = server.Process(target=program, args=(argv,))
     process.start()
     process.join(timeout=120)
     assert process.exitcode == 0
+
+
+def sharded_main(argv: list[str]) -> None:
+    """As on a machine with two GPUs, neither of which holds a model; the devices are this one's cores."""
+    predict.gpu_count = lambda: 2
+    predict.gpu_memory_bytes = lambda: 0
+    predict.ranks_of = lambda *_: 2
+    predict.slots = lambda *_: ["cpu", "cpu"]
+    main(argv)
 
 
 def one_at_a_time(model: torch.nn.Module, folder: Path) -> list[str]:
@@ -141,6 +152,23 @@ def one_at_a_time(model: torch.nn.Module, folder: Path) -> list[str]:
         output = model.generate(ids, max_new_tokens=PARAMS.max_new_tokens, do_sample=False)
         answers.append(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
     return answers
+
+
+def perplexity(folder: Path) -> float:
+    """By transformers' own loss, one reference at a time."""
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    loss = count = 0.0
+    for index, question in enumerate(QUESTIONS):
+        turns = conversation(question, f"answer {index}")
+        options = {"return_tensors": "pt", "return_dict": False}
+        prompt = tokenizer.apply_chat_template(turns[:-1], add_generation_prompt=True, **options)
+        # the template writes a line break after the end of turn, which nobody has to say
+        whole = tokenizer.apply_chat_template(turns, **options)[:, :-1]
+        labels = whole.clone()
+        labels[:, : prompt.shape[1]] = -100
+        learnt = whole.shape[1] - prompt.shape[1]
+        loss, count = loss + model(whole, labels=labels).loss.item() * learnt, count + learnt
+    return float(torch.tensor(loss / count).exp())
 
 
 def rows_of(context: StageContext) -> list[dict[str, object]]:
@@ -162,7 +190,9 @@ def test_answers_of_both_models_in_order(tmp_path: Path, base: Path, tuned: Path
     assert [row["base"] for row in rows] != [row["tuned"] for row in rows]
     scores = json.loads(context.store.read_bytes("predictions/p/scores.json"))
     assert scores["records"] == len(QUESTIONS)
-    assert scores["base"].keys() == {"exact_match", "bleu4", "rouge1", "rouge2", "rougeL"}
+    assert scores["base"].keys() == {"exact_match", "bleu4", "rouge1", "rouge2", "rougeL", "perplexity"}
+    for name, folder in {"base": base, "tuned": tuned}.items():
+        assert scores[name]["perplexity"] == pytest.approx(perplexity(folder), rel=1e-3)
     marker = read_marker(context.store, "predictions/p")
     assert marker is not None
     assert marker.facts == {"exact_match_base": 0.0, "exact_match_tuned": 0.0}
@@ -183,6 +213,21 @@ def test_an_adapter_that_was_not_merged(tmp_path: Path, base: Path, adapter: Pat
     rows = rows_of(context)
     assert [row["tuned"] for row in rows] == one_at_a_time(model, base)[:3]
     assert "base" not in rows[0]
+
+
+def test_sharded_over_two_processes_equals_one(tmp_path: Path, base: Path, adapter: Path) -> None:
+    """Three batches for two ranks, so one of them computes another's for company."""
+    context = make_context(tmp_path, base, adapter, PARAMS, tuned_prefix="train/t/final")
+    run_in_its_own_process(context, sharded_main)
+    from peft import PeftModel
+
+    tuned = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
+    rows = rows_of(context)
+    assert [row["base"] for row in rows] == one_at_a_time(AutoModelForCausalLM.from_pretrained(base), base)
+    assert [row["tuned"] for row in rows] == one_at_a_time(tuned, base)
+    scores = json.loads(context.store.read_bytes("predictions/p/scores.json"))
+    assert scores["base"]["perplexity"] == pytest.approx(perplexity(base), rel=1e-3)
+    assert scores["base"]["perplexity"] != scores["tuned"]["perplexity"]
 
 
 def test_weights_alone_take_config_and_tokenizer_from_the_base(
@@ -242,7 +287,7 @@ def test_a_question_that_the_template_refuses_is_named(tmp_path: Path, base: Pat
     template.write_text(refusal + template.read_text())
     answers = answering.answer(
         ModelSource("base", tmp_path / "base"),
-        [conversation("Why?", "")[:-1]],
+        [Question(conversation("Why?", "")[:-1], "Because.")],
         device="cpu",
         precision="fp32",
         max_new_tokens=1,

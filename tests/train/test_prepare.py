@@ -7,7 +7,7 @@ import pytest
 
 import train.model
 import train.prepare
-from artifacts.contract import IGNORED_LABEL, PrepareParams, StageKind
+from artifacts.contract import IGNORED_LABEL, PrepareParams, StageKind, TemplateParams
 from artifacts.events import events_prefix
 from artifacts.local import LocalStore
 from artifacts.manifest import read_marker, verify
@@ -168,3 +168,67 @@ def test_memory_stays_bounded_without_torch_or_transformers(tmp_path):
     done = subprocess.run([sys.executable, "-c", LARGE_RUN, tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) * 1024 < 400e6
+
+
+def put_records(store: LocalStore, **splits: list[dict]) -> None:
+    """Any records, and a twin made before of others."""
+    for split, records in splits.items():
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        store.local_path(f"data/key/{split}-00000.jsonl").write_text(text)
+
+
+def test_texts_for_pre_training_are_cut_into_pieces(tmp_path):
+    store = store_with_model(tmp_path, train=SHORT)
+    put_records(store, train=[{"text": "word " * 200}, {"text": "short"}])
+    counts = prepare(store, max_length=64)["splits"]["train"]
+    (long, short) = tokenizer_of(tmp_path).encode([{"text": "word " * 200}, {"text": "short"}])
+    assert (counts["records"], counts["split"], counts["truncated"], counts["dropped"]) == (2, 1, 0, {})
+    documents = prepared_documents(store, "train")
+    assert counts["tokens"] == sum(len(ids) for ids, _ in documents) == counts["supervised_tokens"]
+    expected = [*long.input_ids.tolist(), *short.input_ids.tolist()]
+    assert sorted(token for ids, _ in documents for token in ids) == sorted(expected)
+
+
+def tokenizer_of(root):
+    return load_chat_tokenizer(root / "prepared/key/tokenizer")
+
+
+LOSING = "{% for m in messages if m.role != 'system' %}{{ m.content }}<|im_end|>{% endfor %}"
+
+
+def test_what_the_template_leaves_out_stops_or_is_counted(tmp_path):
+    store = store_with_model(tmp_path, train=[chat("q", "a"), chat("q", "a", system="s")])
+    template = TemplateParams(jinja=LOSING)
+    with pytest.raises(StageUserError, match=r"train record 2: .*leaves out its system text"):
+        prepare(store, template=template)
+    counts = prepare(store, template=template, on_error="skip")["splits"]["train"]
+    assert counts["dropped"] == {"system text left out by the chat template": 1}
+
+
+def test_reasoning_that_is_left_out_is_told(tmp_path):
+    store = store_with_model(tmp_path, train=SHORT)
+    thinking = [
+        *chat("q"),
+        {"role": "assistant", "content": "a", "reasoning_content": "r"},
+        *chat("q2", "a2"),
+    ]
+    put_records(store, train=[{"messages": SHORT[0]}, {"messages": thinking}, {"messages": thinking}])
+    report = prepare(store, template=TemplateParams(name="qwen"))
+    assert report["splits"]["train"]["left_out"] == {"reasoning": {"records": 2, "first": 2}}
+    notes = [row["text"] for row in read_all(store, events_prefix("run")) if row["kind"] == "note"]
+    assert notes == ["the chat template leaves out reasoning of 2 records; the first is train record 2"]
+
+
+def test_a_named_template_with_new_tokens(tmp_path):
+    store = store_with_model(tmp_path, train=SHORT)
+    report = prepare(store, template=TemplateParams(name="llama3"), train_on="last")
+    size = load_chat_tokenizer(tmp_path / "models/key").backend.get_vocab_size()
+    assert report["added_tokens"] == {
+        "<|start_header_id|>": size,
+        "<|end_header_id|>": size + 1,
+        "<|eot_id|>": size + 2,
+    }
+    assert report["template"] == "llama3"
+    assert report["stop_token_ids"] == [size + 2]
+    assert tokenizer_of(tmp_path).template.end_of_turn == "<|eot_id|>"
+    assert verify(store, "prepared/key") == []

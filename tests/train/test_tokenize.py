@@ -1,72 +1,10 @@
 import pytest
-from tokenizers import (
-    AddedToken,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
+from tokenizers import Tokenizer, models, processors
 
-from artifacts.contract import IGNORED_LABEL
-from tests.train.chat_templates import CONVERSATIONS, SPECIAL_TOKENS, TEMPLATES, chat
+from tests.train.backends import BACKENDS, VARIABLES, learnt_texts, reference_ids
+from tests.train.chat_templates import CONVERSATIONS, TEMPLATES, chat
 from train.data.templates import TemplateError
 from train.data.tokenize import ChatTokenizer, token_span
-
-VARIABLES = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}  # pad = eos on purpose
-
-
-def _corpus() -> list[str]:
-    return [message["content"] for messages in CONVERSATIONS.values() for message in messages]
-
-
-def add_special_tokens(backend: Tokenizer) -> None:
-    backend.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
-    )
-
-
-def byte_level_backend() -> Tokenizer:
-    """As Llama 3 and Qwen: bytes, offsets trimmed of blanks, and a BOS that only plain texts get."""
-    backend = Tokenizer(models.BPE())
-    backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    backend.train_from_iterator(
-        _corpus(), trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
-    )
-    backend.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
-    )
-    backend.add_tokens([AddedToken(token, normalized=False) for token in ("<think>", "</think>")])
-    bos = ("<s>", backend.token_to_id("<s>"))
-    backend.post_processor = processors.Sequence(
-        [processors.ByteLevel(trim_offsets=True), processors.TemplateProcessing("<s> $A", None, [bos])]
-    )
-    return backend
-
-
-def sentencepiece_backend() -> Tokenizer:
-    """As Llama 2: blanks are part of words, one is put before the text, unknown characters fall to bytes."""
-    backend = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    ascii_text = ["".join(letter for letter in text if letter.isascii()) for text in _corpus()]
-    backend.train_from_iterator(
-        ascii_text, trainers.BpeTrainer(vocab_size=500, special_tokens=pieces, show_progress=False)
-    )
-    saved = Tokenizer.from_str(backend.to_str())
-    add_special_tokens(saved)
-    return saved
-
-
-BACKENDS = {"byte level": byte_level_backend, "sentencepiece": sentencepiece_backend}
 
 
 @pytest.fixture(scope="module")
@@ -77,29 +15,6 @@ def backends() -> dict[str, Tokenizer]:
 def encode(tokenizer: ChatTokenizer, messages):
     (document,) = tokenizer.encode([{"messages": messages}])
     return document
-
-
-def reference_ids(backend: Tokenizer, template: str, messages, **arguments) -> list[int]:
-    from transformers import PreTrainedTokenizerFast
-
-    reference = PreTrainedTokenizerFast(
-        tokenizer_object=backend, chat_template=template, chat_control_tokens=[], **VARIABLES
-    )
-    return reference.apply_chat_template(
-        messages, tokenize=True, sanitize_control_tokens=True, return_dict=False, **arguments
-    )
-
-
-def learnt_texts(backend: Tokenizer, document) -> list[str]:
-    """The text of each run of learnt tokens."""
-    runs: list[list[int]] = [[]]
-    for token, label in zip(document.input_ids.tolist(), document.labels.tolist(), strict=True):
-        if label == IGNORED_LABEL:
-            runs.append([])
-        else:
-            assert token == label
-            runs[-1].append(token)
-    return [backend.decode(run, skip_special_tokens=False) for run in runs if run]
 
 
 @pytest.mark.parametrize("kind", BACKENDS)
@@ -221,3 +136,26 @@ def test_a_token_that_begins_in_the_header_is_not_learnt(backends):
     assert token_span(encoding, text, (1, 3)) == (1, 2)
     assert token_span(encoding, text, (2, 3)) == (1, 2)
     assert token_span(encoding, text, (0, 1)) == (0, 1)
+
+
+def test_a_text_is_learnt_whole_and_ends_with_eos(backends):
+    backend = backends["byte level"]
+    tokenizer = ChatTokenizer(backend, TEMPLATES["chatml"], VARIABLES)
+    text = "Once upon a time, <|im_end|> was 字."
+    (document,) = tokenizer.encode([{"text": text}])
+    ids = document.input_ids.tolist()
+    assert document.labels.tolist() == ids and document.is_text
+    bos, eos = backend.token_to_id("<s>"), backend.token_to_id("</s>")
+    assert (ids[0], ids[-1], ids.count(bos), ids.count(eos)) == (bos, eos, 1, 1)  # BOS: as it adds itself
+    assert backend.token_to_id("<|im_end|>") not in ids
+    assert backend.decode(ids) == text
+    (plain,) = tokenizer.encode([{"text": "Once upon a time"}])
+    assert plain.input_ids.tolist() == [*backend.encode("Once upon a time").ids, eos]
+
+
+def test_eos_that_the_tokenizer_adds_itself_is_there_once(backends):
+    backend = Tokenizer.from_str(backends["byte level"].to_str())
+    eos = ("</s>", backend.token_to_id("</s>"))
+    backend.post_processor = processors.TemplateProcessing("$A </s>", None, [eos])
+    (document,) = ChatTokenizer(backend, TEMPLATES["chatml"], VARIABLES).encode([{"text": "word"}])
+    assert document.input_ids.tolist() == [*backend.encode("word", add_special_tokens=False).ids, eos[1]]

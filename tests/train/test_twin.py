@@ -12,6 +12,7 @@ from tests.train.chat_templates import CONVERSATIONS
 from tests.train.stage_inputs import TWIN
 from train.data.loading import loads_as_saved
 from train.twin import make_twin
+from train.twin_architectures import ARCHITECTURES
 
 TEXTS = [message["content"] for messages in CONVERSATIONS.values() for message in messages]
 
@@ -24,7 +25,7 @@ def write_twin(folder, **params):
     return folder
 
 
-@pytest.mark.parametrize("architecture", ["qwen3", "llama"])
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 @pytest.mark.parametrize("tied", [True, False])
 def test_transformers_loads_every_weight_and_generates(tmp_path, architecture, tied):
     import torch
@@ -33,11 +34,13 @@ def test_transformers_loads_every_weight_and_generates(tmp_path, architecture, t
     folder = write_twin(tmp_path, architecture=architecture, tie_embeddings=tied)
     model, loading = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     assert not any(loading.values())
-    assert type(model).__name__ == {"qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}[architecture]
+    assert type(model).__name__ == ARCHITECTURES[architecture].model_class
     assert model.dtype == torch.float32
     saved = safetensors.numpy.load_file(folder / "model.safetensors")
     state = {name: value.numpy() for name, value in model.state_dict().items()}
     assert set(state) - set(saved) == ({"lm_head.weight"} if tied else set())
+    fresh = type(model)(model.config).state_dict()  # what transformers starts norms and biases with
+    assert all(np.array_equal(fresh[name].numpy(), saved[name]) for name in saved if saved[name].ndim == 1)
     assert all(np.array_equal(state[name], saved[name]) for name in saved)
 
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -135,12 +135,12 @@ def main(argv: list[str]) -> None:
 
 
 def _items(file: str, folder: str, split: str) -> Iterable[Any]:
-    from transformers import AutoTokenizer
-
     spec = importlib.util.spec_from_file_location("custom_dataset", file)
     module = importlib.util.module_from_spec(spec)
     sys.modules["custom_dataset"] = module
     spec.loader.exec_module(module)
+    from transformers import AutoTokenizer
+
     config = SimpleNamespace(
         dataset="custom_dataset", file=file, train_split="train", test_split="validation", data_path=""
     )

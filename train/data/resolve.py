@@ -144,7 +144,8 @@ def _write_tokenizer(model: Path, wanted: _Wanted, folder: Path, trust_remote_co
     """The tokenizer's files with the wanted tokens; returns those that are new."""
     for pattern in _FILES:
         for source in sorted(model.glob(pattern)):
-            shutil.copyfile(source, folder / source.name)
+            if source.is_file():
+                shutil.copyfile(source, folder / source.name)
     config = read_json(folder / "tokenizer_config.json")
     if not wanted.tokens:
         return {}

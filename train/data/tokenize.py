@@ -260,6 +260,11 @@ def token_span(encoding: Encoding, text: str, span: Span) -> Span:
         last = len(encoding)
     elif encoding.token_to_chars(last)[0] < stop:
         last += 1
+    # Tokens of nothing but blanks, where offsets are trimmed of blanks: no character, at their end.
+    while first > 0 and encoding.token_to_chars(first - 1)[0] > start:
+        first -= 1
+    while last > first and encoding.token_to_chars(last - 1)[0] > stop:
+        last -= 1
     return first, max(first, last)
 
 

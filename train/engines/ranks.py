@@ -154,6 +154,7 @@ class Rank:
             work=work,
             attempt=attempt,
             base_name=model.location if model.source == "hub" and model.location else stage.inputs["model"],
+            base_revision=model.revision,
             trust_remote_code=model.trust_remote_code,
             resume_from=checkpoints.resume_folder(),
             checkpointer=checkpoints,

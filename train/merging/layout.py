@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from train.merging.adapter import Adapter, BiasUpdate, LoraUpdate
+from train.merging.adapter import Adapter
 from train.merging.tensors import ITEM_SIZE_BYTES, SINGLE_NAME, TORCH_DTYPES, StoredTensor
+from train.merging.updates import RowsUpdate, Update
 from train.stage import StageUserError
 
 _INPUT_EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings")
@@ -18,15 +19,17 @@ _OUTPUT_HEADS = ("lm_head", "embed_out")
 
 @dataclass(frozen=True)
 class MergedTensor:
-    """A tensor of the merged model: `source` in `dtype`, plus `update`."""
+    """A tensor of the merged model: `source` in `dtype`, changed by `update`, which may add rows."""
 
     name: str
     source: StoredTensor
     dtype: str  # safetensors' name
-    update: LoraUpdate | BiasUpdate | None = None
+    update: Update | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
+        if isinstance(self.update, RowsUpdate):
+            return (max(self.source.shape[0], self.update.needed), *self.source.shape[1:])
         return self.source.shape
 
     @property
@@ -36,7 +39,7 @@ class MergedTensor:
 
     @property
     def size_bytes(self) -> int:
-        if self.dtype == self.source.dtype:
+        if self.dtype == self.source.dtype and self.shape == self.source.shape:
             return self.source.size_bytes
         return math.prod(self.shape) * ITEM_SIZE_BYTES[self.dtype]
 
@@ -45,12 +48,14 @@ def with_adapter(base: Mapping[str, StoredTensor], adapter: Adapter) -> tuple[li
     """The base's tensors, changed by the adapter, in the base's order; and whether a tied head was untied.
 
     A head that shares the input embedding is not stored in the base. Once the adapter changes either of them
-    they are two tensors: writing the change into the shared one (as PEFT 0.21 does) would apply it twice.
+    they are two tensors: writing the change into the shared one (as PEFT 0.21 does) would apply it twice. But
+    trained rows are shared as the embedding is (`TrainableTokensLayer.tied_adapter`).
     Raises StageUserError for a change that fits no tensor of the base.
     """
     sources, untied = dict(base), False
     head, embedding = _head_name(base, adapter), _embedding_name(base)
-    if head not in base and embedding and adapter.names & {head, embedding}:
+    apart = {name for name in adapter.names if not isinstance(adapter.updates.get(name), RowsUpdate)}
+    if head not in base and embedding and apart & {head, embedding}:
         sources[head], untied = base[embedding], True
     merged = [
         _changed(name, source, base.get(name, source).dtype, adapter) for name, source in sources.items()
@@ -66,42 +71,73 @@ def with_adapter(base: Mapping[str, StoredTensor], adapter: Adapter) -> tuple[li
     return merged, untied
 
 
-def full_weights(base: Mapping[str, StoredTensor], trained: Mapping[str, StoredTensor]) -> list[MergedTensor]:
-    """Every weight was trained: the trained tensors in the base's order and dtypes.
+def full_weights(
+    base: Mapping[str, StoredTensor], trained: Mapping[str, StoredTensor], *, may_add: bool = False
+) -> list[MergedTensor]:
+    """A whole model was trained: its tensors in the base's order and dtypes; then, if it `may_add` any, those
+    of its new layers.
 
     Raises StageUserError when the two are not the same model.
     """
-    extra = sorted(set(trained) - set(base) - {f"{head}.weight" for head in _OUTPUT_HEADS})
-    missing = sorted(set(base) - set(trained) - {f"{head}.weight" for head in _OUTPUT_HEADS})
-    if extra or missing:
-        name, where = (extra[0], "base") if extra else (missing[0], "trained")
+    heads = {f"{head}.weight" for head in _OUTPUT_HEADS}
+    extra = sorted(set(trained) - set(base) - heads)
+    missing = sorted(set(base) - set(trained) - heads)
+    if missing or (extra and not may_add):
+        name, where = (missing[0], "trained") if not extra or may_add else (extra[0], "base")
         raise StageUserError(f"the {where} model does not have {name}", "train again from this base model")
     merged = []
     for name, source in base.items():
         if name in trained:
-            if trained[name].shape != source.shape:
+            if not _fits(trained[name].shape, source.shape, may_grow=_is_vocabulary(name)):
                 raise StageUserError(
                     f"{name} has the shape {trained[name].shape}, {source.shape} in the base model"
                 )
             merged.append(MergedTensor(name, trained[name], source.dtype))
-    return merged
+    return merged + [MergedTensor(name, trained[name], trained[name].dtype) for name in extra]
 
 
 def _changed(name: str, source: StoredTensor, dtype: str, adapter: Adapter) -> MergedTensor:
     update = adapter.updates.get(name)
     replaced = adapter.replacements.get(name, source)
-    for change in (replaced, update):
-        if change is not None and change.shape != source.shape:
+    for shape in (replaced.shape, update.shape if update else source.shape):
+        if not _fits(shape, source.shape, may_grow=_is_vocabulary(name)):
             raise StageUserError(
-                f"the adapter's {name} has the shape {change.shape}, {source.shape} in the base model",
+                f"the adapter's {name} has the shape {shape}, {source.shape} in the base model",
                 "merge it with the model that it was trained on",
             )
     merged = MergedTensor(name, replaced, dtype, update)
+    if merged.shape != source.shape and not _is_vocabulary(name):
+        raise StageUserError(f"the adapter adds rows to {name}, which is no embedding", "train it again")
     if merged.computed and not {replaced.dtype, dtype} <= set(TORCH_DTYPES):
         raise StageUserError(
             f"{name} is stored as {dtype}, an adapter can't be added to it", "use the unquantized base"
         )
     return merged
+
+
+def _fits(shape: tuple[int, ...], base: tuple[int, ...], *, may_grow: bool) -> bool:
+    """Whether a change of that shape (0: any length) goes with the base's; `may_grow`: more rows do."""
+    if len(shape) != len(base):
+        return False
+    rows = shape[0] in (0, base[0]) or (may_grow and shape[0] > base[0])
+    return rows and all(size in (0, other) for size, other in zip(shape[1:], base[1:], strict=True))
+
+
+def _is_vocabulary(name: str) -> bool:
+    """Whether the tensor has a row for each token."""
+    return name.removesuffix(".weight").endswith((*_INPUT_EMBEDDINGS, *_OUTPUT_HEADS))
+
+
+def vocabulary(base: Mapping[str, StoredTensor], merged: Sequence[MergedTensor]) -> int | None:
+    """How many tokens the merged model has where these are more than the base's. Raises StageUserError where
+    its input embedding and output head differ in that."""
+    rows = {tensor.name: tensor.shape[0] for tensor in merged if _is_vocabulary(tensor.name)}
+    if not any(name in base and count > base[name].shape[0] for name, count in rows.items()):
+        return None
+    if len({*rows.values()}) > 1:
+        told = " and ".join(f"{count} of {name}" for name, count in rows.items())
+        raise StageUserError(f"the adapter leaves {told}", "train both for tokens that are new")
+    return max(rows.values())
 
 
 def _head_name(base: Mapping[str, StoredTensor], adapter: Adapter) -> str:
@@ -148,8 +184,13 @@ def index(files: Mapping[str, Sequence[MergedTensor]]) -> dict[str, Any]:
     return {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
 
 
-def untied_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The model's config for an output head of its own."""
+def merged_config(config: dict[str, Any], *, untied: bool, vocabulary: int | None) -> dict[str, Any]:
+    """The model's config for an output head of its own, and for more tokens."""
+    changes: dict[str, Any] = {"tie_word_embeddings": False} if untied else {}
+    if vocabulary is not None:
+        changes["vocab_size"] = vocabulary
     text = config.get("text_config")
-    nested = {"text_config": {**text, "tie_word_embeddings": False}} if isinstance(text, dict) else {}
-    return {**config, "tie_word_embeddings": False, **nested}
+    if not isinstance(text, dict):
+        return config | changes
+    outer = {name: value for name, value in changes.items() if name in config or name != "vocab_size"}
+    return config | outer | {"text_config": text | changes}

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from launcher.dimensions import from_config
+from launcher.planning import trainable
 from launcher.planning.sizing import Request, choose
+from launcher.spec.method import Method
 from tests.launcher.plans import GIB, QWEN3_8B
 
 GB = 10**9
@@ -14,10 +16,10 @@ TINY = {**QWEN3_8B, "hidden_size": 128, "intermediate_size": 256, "num_hidden_la
 
 def request(config: dict[str, Any] | None = QWEN3_8B, method: str = "full", **changes: Any) -> Request:
     size = from_config(config) if config else None
-    trainable = 0
-    if size is not None:
-        trainable = size.parameters if method == "full" else size.lora_parameters(16, "all-linear")
+    counted = Method(type=method)
     values: dict[str, Any] = {
+        "trainable": 0,
+        "frozen": 0,
         "precision": "bf16",
         "workers": 8,
         "sequences_per_worker": 8,
@@ -29,7 +31,12 @@ def request(config: dict[str, Any] | None = QWEN3_8B, method: str = "full", **ch
         "gpu_memory_bytes": 80 * GB,
         "host_memory_bytes": 1024 * GIB,
     }
-    return Request(dimensions=size, trainable=trainable, **{**values, **changes})
+    if size is not None:
+        values |= {
+            "trainable": trainable.parameters(size, counted),
+            "frozen": trainable.frozen(size, counted),
+        }
+    return Request(dimensions=size, **{**values, **changes})
 
 
 ON_CPU: dict[str, Any] = {

@@ -1,0 +1,130 @@
+"""LoRA and its kin: low-rank adapters beside frozen weights (https://arxiv.org/abs/2106.09685)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from artifacts.contract import LoraParams, TrainParams
+from train.methods import quantized
+from train.methods.tokens import Tokens
+from train.stage import StageUserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+#: Attribute of a model whose adapters did not start at zero: name -> value at the start, whole, on the host.
+START = "adapters_at_start"
+
+
+def apply(model: PreTrainedModel, params: TrainParams, new: Tokens) -> Any:
+    """Raises StageUserError where the adapters don't fit the model."""
+    from peft import get_peft_model
+
+    assert params.lora is not None, "the plan sets lora for method lora"
+    tied = _tied_modules(model)
+    try:
+        adapted = get_peft_model(model, _config(model, params, params.lora, new))
+    except ValueError as error:
+        raise StageUserError(
+            f"LoRA does not fit {type(model).__name__}: {str(error).splitlines()[0]}",
+            "set method.target_modules to `all-linear` or to names of its linear layers",
+        ) from error
+    if refused := sorted(tied & set(adapted.targeted_module_names)):
+        raise StageUserError(
+            f"LoRA on {refused[0]}, which shares its weight with another module (tied embeddings): an "
+            "adapter of one can't be merged into both",
+            "leave it out of method.target_modules",
+        )
+    if params.lora.init == "loftq":
+        from peft import replace_lora_weights_loftq
+
+        replace_lora_weights_loftq(adapted)
+    if params.lora.init != "default":
+        start = {name: p.detach().cpu().clone() for name, p in adapted.named_parameters() if ".lora_" in name}
+        setattr(adapted, START, start)
+    return adapted
+
+
+def _config(model: PreTrainedModel, params: TrainParams, lora: LoraParams, new: Tokens) -> Any:
+    from peft import LoraConfig
+
+    targets = lora.target_modules
+    if targets == "all-linear" and params.quantization == "gptq":
+        targets = quantized.linear_names(model)
+    whole, rows = _embeddings(model, params, lora, new)
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets if isinstance(targets, str) else sorted(targets),
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        init_lora_weights=lora.init if lora.init in ("pissa", "olora") else True,
+        modules_to_save=whole or None,
+        trainable_token_indices=rows or None,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _embeddings(
+    model: PreTrainedModel, params: TrainParams, lora: LoraParams, new: Tokens
+) -> tuple[list[str], dict[str, list[int]]]:
+    """Modules that are trained whole, and rows by module that are trained of others. New tokens are learnt by
+    their rows alone; under ZeRO-3, which splits what rows would be picked from (huggingface/peft#2603), with
+    the whole embedding and head."""
+    whole, ids = list(lora.modules_to_save), sorted({*new.added.values(), *new.trained.values()})
+    modules = {id(m): n for n, m in model.named_modules() if m is not None}
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    names = [modules[id(module)].rpartition(".")[2] for module in (embedding, head) if module is not None]
+    untrained = [name for name in names if name not in whole]
+    if not ids or not untrained:
+        return whole, {}
+    if params.strategy == "zero3":
+        return [*whole, *untrained], {}
+    if head is not None and head.weight is embedding.weight:
+        untrained = untrained[:1]  # PEFT trains the head's rows with those that it shares
+    return whole, dict.fromkeys(untrained, ids)
+
+
+def _tied_modules(model: PreTrainedModel) -> set[str]:
+    """Names of the input embedding and output head where they share one weight."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or head.weight is not embedding.weight:
+        return set()
+    return {name for name, module in model.named_modules() if module is embedding or module is head}
+
+
+def optimizer_groups(model: Any, params: TrainParams) -> list[dict[str, Any]] | None:
+    """LoRA+: parameter groups in which every B learns `plus_ratio` times as fast as its A
+    (https://arxiv.org/abs/2402.12354). None where the method has no groups of its own."""
+    if params.lora is None or params.lora.plus_ratio is None:
+        return None
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    fast = {name for name in trained if ".lora_B." in name or ".lora_embedding_B." in name}
+    rates = {True: params.learning_rate * params.lora.plus_ratio, False: params.learning_rate}
+    return [
+        {
+            "params": [p for name, p in trained.items() if (name in fast) == is_fast],
+            "lr": rate,
+            "weight_decay": params.weight_decay,
+        }
+        for is_fast, rate in rates.items()
+    ]
+
+
+def without_start(
+    tensors: dict[str, torch.Tensor], start: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Adapters of twice the rank whose product is what was learnt since the `start`: BA - B0A0 = [B -B0][A;
+    A0]. So an adapter whose start was taken out of the base's weights (PiSSA, OLoRA) or made up for their
+    quantization (LoftQ) becomes a plain one for the base as it was. As PEFT's `subtract_mutated_init`."""
+    converted = dict(tensors)
+    for name, value in tensors.items():
+        if ".lora_A." in name:
+            converted[name] = torch.cat([value, start[name].to(value)], dim=0)
+        elif ".lora_B." in name:
+            converted[name] = torch.cat([value, -start[name].to(value)], dim=1)
+    return converted

@@ -1,0 +1,74 @@
+"""Frozen bases in 4 or 8 bits: how they are loaded, and what their linear layers are called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from artifacts.contract import Quantization, TrainParams
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_COMPUTE = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def config(params: TrainParams, model: Path | None = None) -> Any:
+    """What `from_pretrained` is to quantize the weights by, or, for a GPTQ base in the folder `model`, which
+    kernel to use; None for a base that is used as it is."""
+    if params.quantization == "none":
+        return None
+    from transformers import BitsAndBytesConfig, GPTQConfig
+
+    if params.quantization == "nf4":  # QLoRA, https://arxiv.org/abs/2305.14314
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=_COMPUTE[params.precision],
+        )
+    if params.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    assert model is not None, "a GPTQ base says itself how it was quantized"
+    stored = json.loads((model / "config.json").read_bytes())["quantization_config"]
+    return GPTQConfig(bits=stored["bits"], backend=trainable_kernel())
+
+
+def trainable_kernel() -> str:
+    """Of gptqmodel's kernels the one that passes gradients on: those it chooses for speed only infer."""
+    return "gptq_torch" if torch.cuda.is_available() else "gptq_torch_aten"
+
+
+def of_model(model: PreTrainedModel) -> Quantization:
+    """How the loaded model is quantized."""
+    stored = getattr(model.config, "quantization_config", None)
+    if stored is None:
+        return "none"
+    described = stored if isinstance(stored, dict) else stored.to_dict()
+    if described.get("quant_method") == "gptq":
+        return "gptq"
+    return "int8" if described.get("load_in_8bit") else "nf4"
+
+
+def linear_names(model: PreTrainedModel) -> list[str]:
+    """Last names of the linear layers but the output head, as the architecture has them: a GPTQ layer isn't a
+    linear one any more."""
+    with torch.device("meta"):
+        plain = type(model)._from_config(_unquantized(model.config))
+    head = plain.get_output_embeddings()
+    return sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in plain.named_modules()
+            if isinstance(module, nn.Linear) and module is not head
+        }
+    )
+
+
+def _unquantized(config: Any) -> Any:
+    described = {name: value for name, value in config.to_dict().items() if name != "quantization_config"}
+    return type(config).from_dict(described)
