@@ -194,7 +194,7 @@ def test_the_command_takes_columns_folders_and_names(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("ask,reply\nd,\n")
     columns = ["--column", "prompt=ask", "--column", "response=reply"]
     said = run(str(tmp_path), *columns, "--fix-spacing", code=2)
-    assert "columns ask, reply" in said and "1 good record, 0 bad" in said and "reply is empty" in said
+    assert "columns ask and reply" in said and "1 good record, 0 bad" in said and "reply is empty" in said
     assert json.loads(run(str(tmp_path / "a*"), *columns, "--fix-spacing", "--json"))["characters"] == 5
     assert "wrong columns: found ask, reply" in run(str(tmp_path / "a.csv"), code=2)
     assert "2 good records" in run("identity", "--dataset-info", str(DATA / "llama_factory"))
