@@ -220,6 +220,9 @@ def test_a_limit_is_of_the_data_set(store: LocalStore, tmp_path: Path) -> None:
     report = run(store, {"train": [*limited, other]})
     assert staged(store, "train") == rows(4) + rows(3, 9)
     assert [file.records for file in report.splits["train"].files] == [3, 1, 3]
+    (tmp_path / "1.jsonl").write_bytes(alpaca(*rows(3, 30)))
+    with pytest.raises(UserError, match=r"1\.jsonl: the file has changed"):
+        run(store, {"train": limited})
 
 
 def test_a_rehearsal_takes_some_of_every_data_set(store: LocalStore, tmp_path: Path) -> None:
