@@ -45,6 +45,7 @@ class Report:
     bad: list[BadRecord]  # the first 20
     duplicates: int
     near_duplicates: int  # but for case, spaces and punctuation
+    overlap: int | None  # questions that also occur in another file; None: not asked for
     lost: dict[str, int]  # what of the records is not passed on (a column, a key of messages): records
     unit: Literal["tokens", "characters"]  # of the histogram
     histogram: list[Bucket]

@@ -26,6 +26,8 @@ def _facts(report: Report) -> Iterator[str]:
     yield counts
     if report.near_duplicates:
         yield f"  {report.near_duplicates:,} more do but for case, spaces and punctuation"
+    if report.overlap is not None:
+        yield f"  {report.overlap:,} ask what a record of the other file asks"
     if report.lost:
         lost = ", ".join(f"{name} ({count:,})" for name, count in sorted(report.lost.items()))
         yield f"  not passed on (of so many records): {lost}"

@@ -241,6 +241,7 @@ def test_a_share_is_set_aside(store: LocalStore, tmp_path: Path) -> None:
     kept, aside = staged(store, "train"), staged(store, "eval")
     assert sorted(kept + aside) == sorted(rows(200) + rows(5)) and 5 < len(aside) < 45
     assert not set(kept) & set(aside) and report.overlap["eval"] == 0
+    assert report.overlap["test"] + report.eval_test_overlap == 3
     assert report.splits["eval"].files[0].said == "set aside, 0.1 of the questions"
     marker = read_marker(store, OUTPUT)
     assert marker is not None and marker.facts["records"] == {
