@@ -158,32 +158,46 @@ def read_text(
     stream: BinaryIO, *, paragraphs: bool = False, max_record_bytes: int = MAX_RECORD_BYTES
 ) -> Iterator[RawRecord | BadRecord]:
     """Plain text as records `{"text": …}`: a line each, or all lines between two blank ones."""
-    held: list[bytes] = []
-    number = end = start = first_line = 0
+    number = end = 0
+    held = _Held()
     lines = itertools.chain(iter(functools.partial(stream.readline, max_record_bytes + 1), b""), [b""])
     for line_number, line in enumerate(lines, 1):
-        before = end
+        start = end
         end += len(line)
-        if before == 0:
-            line = line.removeprefix(BOM)
+        if start == 0 and line.startswith(BOM):
+            line, start = line[len(BOM) :], len(BOM)
+        if len(line) > max_record_bytes and not line.endswith(b"\n"):
+            end += _skip_line(stream)
         blank = not line.strip()
         if not blank:
-            start, first_line = (start, first_line) if held else (end - len(line), line_number)
-            held.append(line)
-        if held and (blank or not paragraphs or sum(map(len, held)) > max_record_bytes):
+            held.add(line, start, line_number, max_record_bytes)
+        if held.lines and (blank or not paragraphs):
             number += 1
-            at_end = not held[-1].endswith(b"\n")
-            yield _text_record(number, start, first_line, b"".join(held), max_record_bytes, at_end)
-            held = []
+            yield held.record(number, max_record_bytes)
+            held = _Held()
 
 
-def _text_record(
-    number: int, start: int, line: int, raw: bytes, max_record_bytes: int, at_end: bool
-) -> RawRecord | BadRecord:
-    if len(raw) > max_record_bytes:
-        return BadRecord(number, start, line, f"longer than {max_record_bytes} bytes", at_end=at_end)
-    try:
-        return RawRecord(number, start, line, {"text": raw.decode().rstrip("\r\n")}, None, at_end)
-    except UnicodeDecodeError as error:
-        reason = f"invalid UTF-8: byte 0x{raw[error.start]:02x} at byte offset {start + error.start}"
-        return BadRecord(number, start, line, reason, at_end=at_end)
+class _Held:
+    """The lines of one text, as far as they may be kept."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.start = self.line = self._size_bytes = 0
+
+    def add(self, line: bytes, start: int, line_number: int, max_record_bytes: int) -> None:
+        if not self.lines:
+            self.start, self.line = start, line_number
+        self._size_bytes += len(line)
+        if self._size_bytes <= max_record_bytes or not self.lines:
+            self.lines.append(line)
+
+    def record(self, number: int, max_record_bytes: int) -> RawRecord | BadRecord:
+        raw, at_end = b"".join(self.lines), not self.lines[-1].endswith(b"\n")
+        if self._size_bytes > max_record_bytes:
+            return BadRecord(number, self.start, self.line, f"longer than {max_record_bytes} bytes")
+        try:
+            value = {"text": raw.decode().rstrip("\r\n")}
+        except UnicodeDecodeError as error:
+            reason = f"invalid UTF-8: byte 0x{raw[error.start]:02x} at byte offset {self.start + error.start}"
+            return BadRecord(number, self.start, self.line, reason, at_end=at_end)
+        return RawRecord(number, self.start, self.line, value, None, at_end)

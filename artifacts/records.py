@@ -40,6 +40,7 @@ from artifacts.formats import (
     columns_reason,
     detect_format,
     encode_record,
+    is_plain,
 )
 from artifacts.formats.columns import json_columns, readable_columns
 from artifacts.formats.custom import CustomFileError, check_custom_file
@@ -150,19 +151,21 @@ class RecordFile:
         return f"{text}; the suffix says {suffix}" if says_otherwise else text
 
     def __iter__(self) -> Iterator[GoodRecord | BadRecord]:
-        reader = self._reader
-        passes_on = self.format == "messages" and not self.reading.fix_spacing
+        reader, takes_as_is = self._reader, self._reader.takes_as_is
         for item in self._raw:
             if type(item) is BadRecord:
                 if not (item.at_end and not self.whole):
                     yield dataclasses.replace(item, file=str(self.path))
                 continue
             number, byte_offset, line, value, raw, at_end = cast(RawRecord, item)
+            # What holds just messages, as most do, is canonical already: a line's very bytes are passed on.
+            if takes_as_is and type(value) is dict and len(value) == 1 and is_plain(value.get("messages")):
+                self._good += 1
+                yield GoodRecord(number, byte_offset, value, raw or encode_record(value))
+                continue
             try:
                 records = reader.read(value)
-                # A line that holds just the messages is its own canonical form: its bytes are passed on.
-                as_is = passes_on and len(value) == 1 and records[0]["messages"] is value.get("messages")
-                lines = [raw] if as_is and raw else [encode_record(record) for record in records]
+                lines = [encode_record(record) for record in records]
             except RecordError as error:
                 if at_end and not self.whole:
                     return
@@ -234,7 +237,7 @@ class RecordFile:
             raise DataFileError("the file holds no records")
         for item in looked_at:
             if isinstance(item, RawRecord) and isinstance(item.value, dict):
-                reason = columns_reason(item.value, reading=self.reading) + _nested_hint(item.value)
+                reason = columns_reason(item.value) + _nested_hint(item.value)
                 raise DataFileError(f"record {item.number}: {reason}")
         first = looked_at[0]
         if self.kind == (FileType.JSON_LINES, None) and _spans_lines(self.path):

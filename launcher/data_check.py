@@ -7,6 +7,7 @@ here imports a tokenizer.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,13 +15,17 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from artifacts.contract import EXIT_USER_ERROR, Reading, RecordFormat
+from artifacts.contract import EXIT_USER_ERROR, Reading, RecordFormat, canonical_json
+from artifacts.dataset_info import DatasetInfoError, find_entry, read_entries
+from artifacts.formats import FORMATS
+from artifacts.formats.columns import ROLES
 from artifacts.records import BadRecord, DataFileError, RecordFile
 from launcher.backends.processes import environment
 from launcher.errors import Problem, RunFailed, UserError
-from launcher.stages.data_run.fingerprints import FingerprintBag, fingerprints
+from launcher.stages.data_files import NoFilesError, local_files
+from launcher.stages.data_run.fingerprints import FingerprintBag, fingerprint, near_fingerprint
 
 DEFAULT_MAX_LENGTH = 2048  # tokens, as training.max_length
 _LISTED = 20
@@ -76,6 +81,44 @@ class Report:
         return self.bad_records == 0 and (self.records > 0 or self.format == "custom")
 
 
+def known_format(name: str) -> RecordFormat | Literal["auto"]:
+    """Raises UserError."""
+    if name != "auto" and name not in FORMATS:
+        why = f"not one of auto, {', '.join(FORMATS)}"
+        raise UserError(Problem(where="", what=f"--format {name}", why=why))
+    return cast("RecordFormat", name)
+
+
+def column_names(options: list[str]) -> dict[str, str]:
+    """`["prompt=question"]` -> `{"prompt": "question"}`. Raises UserError."""
+    names = {}
+    for option in options:
+        role, _, name = option.partition("=")
+        if role not in ROLES or not name:
+            why, way_out = "is not ROLE=NAME", f"roles are {', '.join(ROLES)}"
+            raise UserError(Problem(where="", what=f"--column {option}", why=why, way_out=way_out))
+        names[role] = name
+    return names
+
+
+def data_files(
+    name: str, format: RecordFormat | Literal["auto"], reading: Reading, dataset_info: Path | None = None
+) -> list[tuple[Path, RecordFormat | Literal["auto"], Reading]]:
+    """The files that `name` stands for (as in a job), and how each is read. Raises UserError."""
+    try:
+        if dataset_info is not None:
+            entry = find_entry(dataset_info, read_entries(dataset_info), name)
+            columns = {**entry.reading.columns, **reading.columns}
+            reading = dataclasses.replace(reading, columns=columns, tags=entry.reading.tags)
+            return [(Path(file), entry.format, reading) for file in local_files(entry.path)]
+        return [(Path(file), format, reading) for file in local_files(Path(name))]
+    except DatasetInfoError as error:
+        raise UserError(Problem(where="", what=name, why=error.why, way_out=error.way_out)) from None
+    except NoFilesError as error:
+        fault = error.fault
+        raise UserError(Problem(where="", what=name, why=fault.why, way_out=fault.way_out)) from None
+
+
 def check(
     path: Path,
     *,
@@ -93,7 +136,7 @@ def check(
         with contextlib.ExitStack() as stack:
             counting = None
             if tokenizer is not None:
-                counting = stack.enter_context(_TokenCount(path, records.format, tokenizer, max_length))
+                counting = stack.enter_context(_TokenCount(path, records, tokenizer, max_length))
             tally = _Tally(records)
             measured = counting.result() if counting else None
     except DataFileError as error:
@@ -137,9 +180,8 @@ class _Tally:
             self.characters += length
             self.longest = max(self.longest, length)
             self._sizes[(length - 1).bit_length()] += 1
-            found = fingerprints(item.record)
-            self.exact.add(found.record)
-            self.near.add(found.near)
+            self.exact.add(fingerprint(item.record))
+            self.near.add(near_fingerprint(item.record))
 
     def buckets(self) -> list[Bucket]:
         """Each twice as wide as the one before."""
@@ -151,8 +193,9 @@ class _Tally:
 class _TokenCount:
     """`python -m train.data.check`, beside this process; ended with the `with` block."""
 
-    def __init__(self, path: Path, format: RecordFormat, tokenizer: Path, max_length: int) -> None:
-        command = [sys.executable, "-P", "-m", "train.data.check", str(path), f"--format={format}"]
+    def __init__(self, path: Path, records: RecordFile, tokenizer: Path, max_length: int) -> None:
+        command = [sys.executable, "-P", "-m", "train.data.check", str(path), f"--format={records.format}"]
+        command += [f"--reading={canonical_json(records.reading).decode()}"]
         command += [f"--tokenizer={tokenizer}", f"--max-length={max_length}"]
         self._tokenizer = tokenizer
         self._process = subprocess.Popen(

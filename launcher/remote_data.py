@@ -1,11 +1,14 @@
 """Data files that lie elsewhere: `s3://bucket/key`, and `hub://datasets/ORG/NAME@COMMIT/PATH` of the Hugging
-Face hub (`HF_ENDPOINT` names a mirror, `HF_TOKEN` opens private ones). A job pins each by its SHA-256."""
+Face hub (`HF_ENDPOINT` names a mirror, `HF_TOKEN` opens private ones). A job pins each by its SHA-256; a
+pattern (`s3://bucket/folder/*.jsonl`) stands for those that are pinned."""
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -31,6 +34,30 @@ def is_known(address: str) -> bool:
 def has_pattern(address: str) -> bool:
     """Whether it stands for several files, as `s3://bucket/folder/*.jsonl`."""
     return any(character in address for character in "*?")
+
+
+def matching(pattern: str, addresses: Iterable[str]) -> list[str]:
+    """Those of `addresses` that a pattern stands for, sorted. A wildcard does not reach over a slash."""
+    parts = pattern.split("/")
+    return sorted(
+        address
+        for address in addresses
+        if len(names := address.split("/")) == len(parts)
+        and all(fnmatch.fnmatchcase(name, part) for name, part in zip(names, parts, strict=True))
+    )
+
+
+def listing(pattern: str) -> list[str]:
+    """The files that a pattern stands for as they are now. Raises UserError where there are none, and as
+    `fetch`."""
+    if match := re.fullmatch(HUB_FILE_PATTERN, pattern):
+        addresses = _HubFile(pattern, **match.groupdict()).beside()
+    else:
+        folder = re.split(r"/[^/]*[*?]", pattern, maxsplit=1)[0]
+        addresses = [f"{folder}/{info.key}" for info in open_store(folder).list("")]
+    if found := matching(pattern, addresses):
+        return found
+    raise _missing(pattern)
 
 
 def fetch(address: str, folder: Path) -> Path:
@@ -91,6 +118,18 @@ class _HubFile:
         except (EntryNotFoundError, HTTPError, OSError) as error:
             raise self._told(error) from error
         return Path(path)
+
+    def beside(self) -> list[str]:
+        """The addresses of all files of the data set."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HTTPError
+
+        api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+        try:
+            names = api.list_repo_files(self.repository, revision=self.commit, repo_type="dataset")
+        except (HTTPError, OSError) as error:
+            raise self._told(error) from error
+        return [f"hub://datasets/{self.repository}@{self.commit}/{name}" for name in names]
 
     def listed_digest(self) -> str | None:
         """Of a file in LFS; None for a small one."""

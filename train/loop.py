@@ -6,6 +6,7 @@ It knows neither Ray nor Kubernetes: whoever starts the ranks (`train.entrypoint
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from artifacts.store import Store
 from train import attention, lean_peft, methods, optimizers, schedule, strategies
 from train.processes import available_cores
 from train.stage import StageUserError
+
+_SEED_STRIDE = 1_000  # more than ranks, so that those of other steps draw other numbers
 
 
 class Checkpointer(Protocol):
@@ -119,12 +122,20 @@ def train_rank(task: TrainTask) -> Outcome:
         eval_split=eval_split or None,  # one without rows is none
     )
     trainer.say(f"attention: {attention.used_by(base)}", attention=attention.used_by(base))
-    set_seed(params.seed + 1 + task.rank)  # dropout differs by rank; a checkpoint brings its own state
+    # Dropout differs by rank. A checkpoint of as many ranks brings its own state.
+    set_seed((params.seed + 1 + task.rank + _SEED_STRIDE * resumed_step(task)) % 2**32)
     trainer.train(resume_from_checkpoint=str(task.resume_from) if task.resume_from else None)
     trainer.flush_metrics()
     if not trainer.stopped:
         trainer.write_final()
     return Outcome("drained" if trainer.stopped else "done", trainer.state.global_step)
+
+
+def resumed_step(task: TrainTask) -> int:
+    if task.resume_from is None:
+        return 0
+    state = json.loads((task.resume_from / "trainer_state.json").read_text(encoding="utf-8"))
+    return int(state["global_step"])
 
 
 def use_cores(world_size: int) -> None:

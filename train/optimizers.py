@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import Replicate
 
 from artifacts.contract import TrainParams
 from train import methods
@@ -35,6 +36,44 @@ def groups(model: nn.Module, params: TrainParams, decayed: Iterable[str]) -> lis
         {"params": [w for name, w in trained if name in names], "weight_decay": params.weight_decay},
         {"params": [w for name, w in trained if name not in names], "weight_decay": 0.0},
     ]
+
+
+def for_strategy(kind: type[torch.optim.Optimizer], params: TrainParams) -> type[torch.optim.Optimizer]:
+    """The optimizer's class as the strategy needs it: transformers' Adafactor makes whole averages, also for
+    weights of which FSDP left it a part."""
+    return _sharded(kind) if params.optimizer == "adafactor" and params.strategy == "fsdp" else kind
+
+
+def _sharded(adafactor: type[Any]) -> type[torch.optim.Optimizer]:
+    class ShardedAdafactor(adafactor):
+        """Row averages are spread as the weights are, column averages are on every rank."""
+
+        def step(self, closure: Any = None) -> Any:
+            for group in self.param_groups:
+                for weight in group["params"]:
+                    if weight.grad is not None and not self.state[weight]:
+                        self.state[weight] = self._averages(weight.grad, group)
+            return super().step(closure)
+
+        def _averages(self, gradient: Any, group: Group) -> dict[str, Any]:
+            factored, first_moment = self._get_options(group, gradient.shape)
+            zeros = torch.zeros_like(gradient)
+            state: dict[str, Any] = {"step": 0, "RMS": 0}
+            if first_moment:
+                state["exp_avg"] = zeros
+            if not factored:
+                return state | {"exp_avg_sq": zeros}
+            everywhere = [Replicate()] * gradient.device_mesh.ndim
+            return state | {
+                "exp_avg_sq_row": zeros.mean(-1),
+                "exp_avg_sq_col": zeros.mean(-2).redistribute(placements=everywhere),
+            }
+
+        @staticmethod
+        def _rms(tensor: Any) -> Any:
+            return adafactor._rms(tensor).full_tensor()
+
+    return ShardedAdafactor
 
 
 def keep_embeddings_exact(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:

@@ -101,6 +101,7 @@ class RankTrainer(Trainer):
             trained = self.model if model is None else model
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
             decayed = self.get_decay_parameter_names(trained)
+            kind = optimizers.for_strategy(kind, self.task.params)
             self.optimizer = kind(optimizers.groups(trained, self.task.params, decayed), **options)
             optimizers.keep_embeddings_exact(self.optimizer, trained)
         return self.optimizer

@@ -41,9 +41,11 @@ class RecordReader:
         self.format, self.reading = format, reading
         self.lost: Lost = Lost()
         self._columns: Columns | None = None  # settled by the first record that has them
-        # The column of what most files hold, plain messages, which need nothing but a look.
-        is_quick = format == "messages" and not reading.fix_spacing
-        self._plain_column = reading.columns.get("messages", "messages") if is_quick else None
+        self._lost: Lost = Lost()  # of one record
+        #: Whether `{"messages": […]}` with plain messages needs no reading at all.
+        self.takes_as_is = (
+            format == "messages" and not reading.fix_spacing and "messages" not in reading.columns
+        )
 
     def read(self, value: object) -> list[Record]:
         """Mostly one record. Raises RecordError."""
@@ -51,25 +53,25 @@ class RecordReader:
             raise RecordError(
                 f"not an object but {describe(value)}; each record is an object with {self.wanted}"
             )
-        if len(value) == 1 and self._plain_column in value and is_plain(value[self._plain_column]):
-            return [{"messages": value[self._plain_column]}]
         columns = self._columns or self.settle(value)
-        if not all(name in value for name in columns.required):
-            raise RecordError(columns_reason(value, self.format, self.reading))
-        lost: Lost = Lost()
+        if not columns.are_in(value):
+            raise RecordError(columns_reason(value, self.format, columns))
+        lost = self._lost
+        if lost:
+            lost.clear()
         records = self._convert(value, columns, lost)
         if self.reading.fix_spacing:
             records = [fix_record(record) for record in records]
-        if len(value) > len(columns.required):
-            lost.update(name for name, cell in value.items() if name not in columns.known and _says(cell))
+        if unknown := value.keys() - columns.known:
+            lost.update(name for name in unknown if _says(value[name]))
         if lost:
-            self.lost.update({name: min(count, 1) for name, count in lost.items()})
+            self.lost.update(lost.keys())
         return records
 
     def settle(self, record: Record) -> Columns:
         """The columns of a file of which this is a record; for good, if it has those that are needed."""
         columns = Columns(self.format, self.reading, record)
-        if all(name in record for name in columns.required):
+        if columns.are_in(record):
             self._columns = columns
         return columns
 
@@ -82,7 +84,8 @@ class RecordReader:
 
     @property
     def wanted(self) -> str:
-        return columns_reason((), self.format, self.reading).partition("wanted: ")[2]
+        columns = self._columns or Columns(self.format, self.reading, ())
+        return columns_reason((), self.format, columns).partition("wanted: ")[2]
 
     def _convert(self, record: Record, columns: Columns, lost: Lost) -> list[Record]:
         match self.format:

@@ -88,13 +88,19 @@ class Columns:
             if pair["prompt"] in record and pair["response"] in record:
                 names |= pair
                 break
-        self.by_role = {role: name for role, name in {**names, **given}.items() if name}
-        self.known = frozenset(self.by_role.values())
-        self.required = [self.by_role[role] for role in REQUIRED[format] if role in self.by_role]
+        by_role = {role: name for role, name in {**names, **given}.items() if name}
+        self.known = frozenset(by_role.values())
+        self.required = [by_role[role] for role in REQUIRED[format] if role in by_role]
+        self._needed = frozenset(self.required)
+        # The names; "" where the file has no such column.
+        self.prompt, self.query = by_role.get("prompt", ""), by_role.get("query", "")
+        self.response, self.history = by_role.get("response", ""), by_role.get("history", "")
+        self.system, self.tools = by_role.get("system", ""), by_role.get("tools", "")
+        self.messages, self.text = by_role.get("messages", ""), by_role.get("text", "")
 
-    def name(self, role: str) -> str:
-        """The column's name; "" where the file has none."""
-        return self.by_role.get(role, "")
+    def are_in(self, record: Collection[str]) -> bool:
+        """Whether a record has all that is needed."""
+        return self._needed.issubset(record)
 
 
 def detect_format(
@@ -103,7 +109,8 @@ def detect_format(
     """The format whose required columns are all there. Of a record (not just its columns) also the text is
     looked at."""
     reading = reading or Reading()
-    for format in _ORDER:
+    is_named = any(reading.columns.get(role) for role in REQUIRED["prompt_response"])
+    for format in ("prompt_response", *_ORDER) if is_named else _ORDER:
         if _fits(format, columns, reading):
             text = columns.get(_text_column(reading)) if isinstance(columns, Mapping) else None
             has_turns = format == "text" and isinstance(text, str) and text.lstrip().startswith(_TURN)
@@ -117,7 +124,7 @@ def _fits(format: RecordFormat, columns: Collection[str], reading: Reading) -> b
         return False
     settled = Columns(format, reading, columns)
     if format not in ("messages", "conversations"):
-        return all(name in columns for name in settled.required)
+        return settled.are_in(columns)
     if "messages" not in given:
         return settled.required[0] in columns
     # One name for two formats: what the messages look like decides.
@@ -148,21 +155,20 @@ def json_columns(reading: Reading) -> set[str]:
 
 
 def columns_reason(
-    columns: Iterable[str], format: RecordFormat | None = None, reading: Reading | None = None
+    columns: Iterable[str], format: RecordFormat | None = None, settled: Columns | None = None
 ) -> str:
     """Why these columns are not `format` (None: none at all), with the nearest known name or a hint."""
     found = [str(name) for name in columns]
     shown = ", ".join(name[:40] for name in found[:12]) + (", …" if len(found) > 12 else "")
-    wanted = _wanted(format, reading or Reading(), found) if format else _WANTED
+    wanted = _WANTED if format is None else _wanted(format, settled or Columns(format, Reading(), found))
     reason = f"wrong columns: found {shown or 'none'}; wanted: {wanted}"
     if format and (other := detect_format(found)) and other != format:
         return f"{reason}; this record is of the format {other}, the file is read as {format}"
     return reason + "".join(f"; {hint}" for hint in list(_hints(found))[:1])
 
 
-def _wanted(format: RecordFormat, reading: Reading, columns: Collection[str]) -> str:
-    settled = Columns(format, reading, columns)
-    optional = [name for name in settled.by_role.values() if name not in settled.required]
+def _wanted(format: RecordFormat, settled: Columns) -> str:
+    optional = [name for name in NAMES[format].values() if name in settled.known - {*settled.required}]
     return " and ".join(settled.required) + (f" (optional {', '.join(optional)})" if optional else "")
 
 

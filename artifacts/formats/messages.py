@@ -38,24 +38,21 @@ _READ = frozenset({"role", "content", "tool_calls", "function_call", *_REASONING
 
 def read_messages(record: Record, columns: Columns, lost: Lost) -> Record:
     """A record of the format `messages`. Its own list is passed on where that is canonical already."""
-    messages = record[columns.name("messages")]
-    if len(record) == 1 and is_plain(messages):
-        return {"messages": messages}
-    return conversation(messages, record, columns, lost)
+    return conversation(record[columns.messages], record, columns, lost)
 
 
 def conversation(messages: object, record: Record, columns: Columns, lost: Lost) -> Record:
     """The canonical record of `messages` and of the record's columns for system and tools. Raises
     RecordError."""
-    system = record.get(columns.name("system"))
+    system = record.get(columns.system)
     if system and isinstance(messages, list):
         if messages and isinstance(messages[0], dict) and messages[0].get("role") == "system":
-            raise RecordError(f"two system messages: message 1 and the column '{columns.name('system')}'")
+            raise RecordError(f"two system messages: message 1 and the column '{columns.system}'")
         messages = [{"role": "system", "content": system}, *messages]
     found: Record = {"messages": messages if is_plain(messages) else canonical_messages(messages, lost)}
-    tools = record.get(columns.name("tools"))
+    tools = record.get(columns.tools)
     if tools and tools != "[]":
-        found["tools"] = read_tools(tools, columns.name("tools"))
+        found["tools"] = read_tools(tools, columns.tools)
     return found
 
 
@@ -64,20 +61,18 @@ def is_plain(messages: object) -> bool:
     if type(messages) is not list:
         return False
     previous = None
-    for message in messages:
-        if type(message) is not dict or len(message) != 2:
-            return False
-        role, content = message.get("role"), message.get("content")
-        if type(content) is not str or not content or content.isspace() or "\0" in content:
-            return False
-        if type(role) is not str or role not in _NEXT[previous]:
-            return False
-        if not content.isascii():
-            try:
-                content.encode()
-            except UnicodeEncodeError:
+    try:
+        for message in messages:
+            role, content = message["role"], message["content"]
+            if type(content) is not str or not content or content.isspace() or role not in _NEXT[previous]:
                 return False
-        previous = role
+            if len(message) > 2 or "\0" in content:
+                return False
+            if not content.isascii():
+                content.encode()
+            previous = role
+    except (TypeError, KeyError, IndexError, UnicodeEncodeError):
+        return False
     return previous == "assistant"
 
 

@@ -14,13 +14,13 @@ from artifacts.formats.messages import conversation
 
 def read_pair(record: Record, columns: Columns, reading: Reading, lost: Lost) -> Record:
     """One question and its answer, after the history. Raises RecordError."""
-    answer = text(record[columns.name("response")], columns.name("response"))
+    answer = text(record[columns.response], columns.response)
     return _conversation(record, columns, reading, answer, lost)
 
 
 def read_jfleg(record: Record, columns: Columns, reading: Reading, lost: Lost) -> list[Record]:
     """A record for each correction that is not empty. Raises RecordError."""
-    name = columns.name("response")
+    name = columns.response
     corrections = record[name]
     if not isinstance(corrections, list):
         raise RecordError(f"{name} is {describe(corrections)}, not a list")
@@ -35,18 +35,18 @@ def read_jfleg(record: Record, columns: Columns, reading: Reading, lost: Lost) -
 
 
 def _conversation(record: Record, columns: Columns, reading: Reading, answer: str, lost: Lost) -> Record:
-    question = text(record[columns.name("prompt")], columns.name("prompt"))
-    addition = optional_text(record, columns.name("query"))
+    question = text(record[columns.prompt], columns.prompt)
+    addition = optional_text(record, columns.query)
     messages = [
-        *_history(record, columns.name("history")),
+        *_history(record, columns.history),
         {
             "role": "user",
             "content": reading.instruction + (f"{question}\n{addition}" if addition else question),
         },
         {"role": "assistant", "content": answer},
     ]
-    if system := record.get(columns.name("system")):
-        text(system, columns.name("system"))
+    if system := record.get(columns.system):
+        text(system, columns.system)
     return conversation(messages, record, columns, lost)
 
 

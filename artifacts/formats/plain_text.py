@@ -15,7 +15,7 @@ _ROLES = {"Human": "user", "Assistant": "assistant", "System": "system"}
 
 def read_text(record: Record, columns: Columns) -> Record:
     """Raises RecordError."""
-    name = columns.name("text")
+    name = columns.text
     content = text(record[name], name)
     refuse_unprintable(content, name)
     return {"text": content}
@@ -23,7 +23,7 @@ def read_text(record: Record, columns: Columns) -> Record:
 
 def read_turns(record: Record, columns: Columns, lost: Lost) -> Record:
     """The conversation in a text. What the user says last, without an answer, is left out and counted."""
-    content = text(record[columns.name("text")], columns.name("text"))
+    content = text(record[columns.text], columns.text)
     before, *parts = _MARK.split(content)
     if before.strip():
         raise RecordError(f"text before the first '### Human:': {before.strip()[:30]!r}")

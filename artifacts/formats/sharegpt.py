@@ -39,7 +39,7 @@ _PLACES = (("from", "value"), ("role", "content"))
 
 def read_conversations(record: Record, columns: Columns, reading: Reading, lost: Lost) -> Record:
     """A record of the format `conversations`. Raises RecordError."""
-    name = columns.name("messages")
+    name = columns.messages
     turns = record[name]
     if not isinstance(turns, list):
         raise RecordError(f"{name} is {describe(turns)}, not a list")

@@ -14,9 +14,9 @@ from artifacts.formats.base import Record
 _REPAIRS = [
     (re.compile(r" +([.,;:!?%)\]}]|\.\.\.)(?=[\s.,;:!?)\]}\"']|$)"), r"\1"),  # "end ." but not "a .5"
     (re.compile(r"([(\[{]) +(?=\S)"), r"\1"),
-    (re.compile(r"(?<=\w) +(n't|N'T)\b"), r"\1"),
-    (re.compile(r"(?<=\w) +(n’t|N’T)\b"), r"\1"),
-    (re.compile(r"(?<=\w) +(['’](?:s|S|m|M|d|D|ll|LL|re|RE|ve|VE))\b"), r"\1"),
+    (re.compile(r"(?<=\w) +(n't|N'T)(?![\w'’])"), r"\1"),
+    (re.compile(r"(?<=\w) +(n’t|N’T)(?![\w'’])"), r"\1"),
+    (re.compile(r"(?<=\w) +(['’](?:s|S|m|M|d|D|ll|LL|re|RE|ve|VE))(?![\w'’])"), r"\1"),
 ]
 
 

@@ -21,12 +21,38 @@ def data() -> None:
 @app.command()
 def check(
     file: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help="JSON list, JSON lines, CSV or Parquet.", show_default=False),
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="A data file, a folder of them, or a pattern in quotes; with --dataset-info a name in it.",
+            show_default=False,
+        ),
     ],
     format: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="messages or alpaca; detected when auto.")
+        str,
+        typer.Option("--format", metavar="FORMAT", help="A format of docs/data.md; detected when auto."),
     ] = "auto",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="ROLE=NAME",
+            help="The file's name of a column, as prompt=question; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    fix_spacing: Annotated[
+        bool, typer.Option("--fix-spacing", help="As data.fix_spacing in the job.")
+    ] = False,
+    dataset_info: Annotated[
+        Path | None,
+        typer.Option(
+            "--dataset-info",
+            metavar="FOLDER",
+            help="Folder of a dataset_info.json of LLaMA-Factory.",
+            show_default=False,
+        ),
+    ] = None,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
@@ -38,23 +64,30 @@ def check(
     ] = 2048,
     as_json: AsJson = False,
 ) -> None:
-    """Read every record of a data file.
+    """Read every record of a data set.
 
-    Counts, the first bad records, lengths; with a tokenizer also what would be truncated.
+    Type, format, counts, what is not read, the first bad records, lengths; with a tokenizer also what would
+    be truncated.
 
     Exit code 2 where a job with `data.on_error: stop` would refuse the file.
 
     Example: slipway data check bot.train.jsonl --tokenizer models/qwen3 --max-length 4096
     """
+    from artifacts.contract import Reading
     from launcher.data_check import check as look
-    from launcher.data_check import render
-    from launcher.errors import EXIT_USER_ERROR, Problem, UserError
+    from launcher.data_check import column_names, data_files, known_format, render
+    from launcher.errors import EXIT_USER_ERROR
 
-    if format not in ("auto", "messages", "alpaca"):
-        raise UserError(Problem(where="", what=f"--format {format}", why="not one of auto, messages, alpaca"))
-    report = look(file, format=format, tokenizer=tokenizer, max_length=max_length)  # type: ignore[arg-type]
-    show_json(report) if as_json else say(render(report))
-    if not report.ok:
+    reading = Reading(columns=column_names(column or []), fix_spacing=fix_spacing)
+    reports = [
+        look(path, format=form, reading=how, tokenizer=tokenizer, max_length=max_length)
+        for path, form, how in data_files(file, known_format(format), reading, dataset_info)
+    ]
+    if as_json:
+        show_json(reports[0] if len(reports) == 1 else reports)
+    else:
+        say("\n\n".join(map(render, reports)))
+    if not all(report.ok for report in reports):
         raise typer.Exit(EXIT_USER_ERROR)
 
 

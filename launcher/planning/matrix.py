@@ -60,8 +60,8 @@ _EIGHT_BIT = ("adamw_8bit", "paged_adamw_8bit")
 _PAGED = ("paged_adamw", "paged_adamw_8bit")
 #: `model_type`s in which packed documents see each other (tried: a neighbour's tokens move the logits).
 LEAKING = ("bloom", "falcon", "mpt", "qwen3_next")
-#: `model_type`s whose attention PEFT's adaption prompt knows, with the two that `train.methods` adds.
-ADAPTION_PROMPT = ("llama", "mistral", "qwen2", "qwen3")
+#: `model_type`s whose attention LLaMA-Adapter knows (`train.methods.adaption`).
+ADAPTION_PROMPT = ("llama", "mistral", "qwen2", "qwen3", "gemma", "glm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,9 +289,9 @@ RULES: tuple[Rule, ...] = (
     ),
     # -- architecture
     _rule(
-        "LLaMA-Adapter knows the attention of Llama, Mistral, Qwen2 and Qwen3",
+        "LLaMA-Adapter knows the attention of Llama, Mistral, Qwen2, Qwen3, Gemma and GLM",
         "use method lora or p_tuning_v2",
-        "peft 0.21 peft/tuners/adaption_prompt/config.py",
+        "train/methods/adaption.py",
         "method.type",
         unless={"architecture": ("", *ADAPTION_PROMPT)},
         method=("llama_adapter",),

@@ -8,7 +8,18 @@ from typing import Literal
 
 from artifacts.contract import Engine, Precision, Quantization, TrainParams
 from launcher.dimensions import Dimensions
-from launcher.planning import batch, batches, cells, compute, length, method, precision, sizing, trainable
+from launcher.planning import (
+    attention,
+    batch,
+    batches,
+    cells,
+    compute,
+    length,
+    method,
+    precision,
+    sizing,
+    trainable,
+)
 from launcher.planning.findings import Findings
 from launcher.planning.matrix import Cell
 from launcher.spec.job import After
@@ -34,7 +45,7 @@ def resolve(
     workers = compute.workers(found)
     accelerator = compute.accelerator(found)
     number_format = precision.choose(found)
-    _say_attention(found)
+    attention.check(found, number_format)
     method.check_model(found, size)
     quantization = method.quantization(found, quantized_by)
     cell = _cell(found, size, number_format, quantization)
@@ -93,17 +104,6 @@ def resolve(
         fresh=fresh,
     )
     return Resolved(engine, packing, after, params)
-
-
-def _say_attention(found: Findings) -> None:
-    """Which kernel: chosen where the ranks start, by what is installed there (`train.loop`)."""
-    wanted = found.job.training.attention
-    if wanted != "auto":
-        return
-    if found.hardware.gpu:
-        found.say("attention", "auto", "flash-attention where it is installed, else PyTorch's sdpa")
-    else:
-        found.say("attention", "sdpa", "PyTorch's own, for CPUs")
 
 
 def _cell(

@@ -82,8 +82,9 @@ def _pin_data(path: Path) -> list[Change]:
     pins: dict[str, str] = {}
     for split in SPLITS:
         files = data.get(split)
-        for file in files if isinstance(files, list) else [files]:
-            if isinstance(file, str) and remote_data.is_known(file):
+        for entry in files if isinstance(files, list) else [files]:
+            name = entry.get("path") if isinstance(entry, dict) else entry
+            for file in _addresses(name, before):
                 pins[file] = before.get(file) or remote_data.digest(file)
     if pins == before:
         return []
@@ -95,6 +96,15 @@ def _pin_data(path: Path) -> list[Change]:
         for file in {**before, **pins}
         if before.get(file) != pins.get(file)
     ]
+
+
+def _addresses(name: Any, pinned: dict[str, str]) -> list[str]:
+    """The remote files that a data set is made of; of a pattern those that are pinned already, if any."""
+    if not isinstance(name, str) or not remote_data.is_known(name):
+        return []
+    if not remote_data.has_pattern(name):
+        return [name]
+    return remote_data.matching(name, pinned) or remote_data.listing(name)
 
 
 def _commit(model: dict[str, Any]) -> str:

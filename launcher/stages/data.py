@@ -102,6 +102,11 @@ def _mixtures(job: Loaded[Job], splits: Mapping[str, list[DataFile]]) -> Iterato
             yield Problem(
                 where=job.where(what), what=what, why=why, way_out="let it read the other files, too"
             )
+        if split == "test" and files:
+            why = "`predict` asks what a custom file's items, which may be tokens, do not tell"
+            yield Problem(
+                where=job.where(what), what=what, why=why, way_out="write the questions to a file of messages"
+            )
         if split == "train" and files and data.eval_fraction is not None:
             why = "of a custom file's items nothing can be set aside"
             way_out = "name it in data.eval as well: it is called with split='eval'"

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import glob
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Literal
 from artifacts.contract import Reading, RecordFormat
 from artifacts.dataset_info import DatasetInfoError, find_entry, read_entries
 from artifacts.filetypes import SUFFIXES, data_suffix
-from launcher.remote_data import has_pattern, is_remote
+from launcher.remote_data import has_pattern, is_remote, matching
 from launcher.spec.data import Data, DataSet, absolute
 from launcher.spec.files import Fault, folder_fault
 
@@ -61,7 +60,7 @@ class DataFiles:
         """A pattern stands for the pinned addresses that fit: the plan needs no network."""
         if not has_pattern(address):
             return [address]
-        names = sorted(pin for pin in self._data.pins if fnmatch.fnmatchcase(pin, address))
+        names = matching(address, self._data.pins)
         if not names:
             why = (
                 "nothing that it stands for is pinned: without digests in data.pins the same job could mean "

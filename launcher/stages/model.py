@@ -69,7 +69,7 @@ def find(
         found = _store(job)
     if rehearse and found.params is not None:
         found.params = _twin_of(found.params, job.value.training.max_length)
-        found.dimensions = _scaled_down(found.dimensions)
+        found.dimensions = found.dimensions and _sized(found.dimensions, REHEARSAL_TWIN)
     return found
 
 
@@ -133,7 +133,6 @@ def _folder_in_place(params: ModelParams, environment: Mapping[str, str]) -> Pat
 
 
 def _twin(twin: Twin, max_length: int) -> Source:
-    is_bloom = twin.architecture == "bloom"
     params = TwinParams(
         architecture=twin.architecture,
         hidden_size=twin.hidden_size,
@@ -146,17 +145,20 @@ def _twin(twin: Twin, max_length: int) -> Source:
         tie_embeddings=twin.tie_embeddings,
         seed=twin.seed,
     )
-    size = Dimensions(
-        architecture=twin.architecture,
-        layers=twin.layers,
-        hidden_size=twin.hidden_size,
-        intermediate_size=4 * twin.hidden_size if is_bloom else twin.intermediate_size,
-        attention_heads=twin.attention_heads,
-        key_value_heads=twin.attention_heads if is_bloom else twin.key_value_heads,
-        head_size=twin.hidden_size // twin.attention_heads,
-        vocabulary_size=twin.vocabulary_size,
-        max_positions=0 if is_bloom else params.max_positions,
-        tie_embeddings=twin.tie_embeddings,
+    size = _sized(
+        Dimensions(
+            architecture=twin.architecture,
+            layers=twin.layers,
+            hidden_size=twin.hidden_size,
+            intermediate_size=twin.intermediate_size,
+            attention_heads=twin.attention_heads,
+            key_value_heads=twin.key_value_heads,
+            head_size=twin.hidden_size // twin.attention_heads,
+            vocabulary_size=twin.vocabulary_size,
+            max_positions=params.max_positions,
+            tie_embeddings=twin.tie_embeddings,
+        ),
+        params,
     )
     return Source(ModelParams(source="twin", twin=params), size)
 
@@ -171,16 +173,19 @@ def _twin_of(original: ModelParams, max_length: int) -> ModelParams:
     )
 
 
-def _scaled_down(original: Dimensions | None) -> Dimensions | None:
-    twin = REHEARSAL_TWIN
-    return original and dataclasses.replace(
-        original,
+def _sized(size: Dimensions, twin: TwinParams) -> Dimensions:
+    """`size` with the twin's dimensions, as far as its architecture has them: Bloom's MLP and key heads
+    follow from its width and heads, its positions have no bound."""
+    is_bloom = size.architecture == "bloom"
+    return dataclasses.replace(
+        size,
         layers=twin.layers,
         hidden_size=twin.hidden_size,
-        intermediate_size=twin.intermediate_size,
+        intermediate_size=4 * twin.hidden_size if is_bloom else twin.intermediate_size,
         attention_heads=twin.attention_heads,
-        key_value_heads=twin.key_value_heads,
+        key_value_heads=twin.attention_heads if is_bloom else twin.key_value_heads,
         head_size=twin.hidden_size // twin.attention_heads,
+        max_positions=0 if is_bloom else size.max_positions,
     )
 
 

@@ -38,7 +38,7 @@ def setting(method: str = "full", **changes: Any) -> Setting:
 
 def states_bytes(result: Estimate) -> int:
     """Without activations, logits and overhead."""
-    names = ("weights", "adapters")
+    names = ("weights", "adapters", "gradients")
     return sum(term.bytes for term in result.worker if any(name in term.name for name in names))
 
 
@@ -135,3 +135,57 @@ def test_numbers_for_people() -> None:
     texts = [bytes_text(n) for n in (12, 12_345, 640_000_000, 81_900_000_000, 1_234_500_000_000)]
     assert texts == ["12 B", "12 kB", "640 MB", "81.9 GB", "1,234.5 GB"]
     assert [count(n) for n in (7, 43_646_976, 8_190_735_360)] == ["7", "43.6 M", "8.19 G"]
+
+
+@pytest.mark.parametrize(
+    ("quantization", "bytes_per_weight"), [("nf4", 0.52), ("int8", 1.0), ("gptq", 0.52), ("none", 2.0)]
+)
+def test_quantized_bases_keep_embeddings_and_norms_in_16_bits(
+    quantization: str, bytes_per_weight: float
+) -> None:
+    result = estimate(setting("lora", quantization=quantization), on_gpu=True)
+    linear = 36 * 192_937_984  # Qwen3-8B's linear layers
+    frozen = next(term.bytes for term in result.worker if term.name == "frozen weights")
+    assert frozen == pytest.approx(bytes_per_weight * linear + 2 * (8_190_735_360 - linear), abs=2)
+
+
+def test_q_lora_of_qwen_7b_is_near_what_is_published() -> None:
+    """Qwen-7B, Q-LoRA (GPTQ, Int4), one A100, 512 tokens: 11.5 GB (QwenLM/Qwen README, 2024), rank 64; eager
+    logits among them."""
+    size = dimensions(intermediate_size=11008, num_hidden_layers=32, num_key_value_heads=32)
+    method = Method(type="lora", rank=64)
+    asked = setting(
+        "lora",
+        dimensions=size,
+        trainable=trainable.parameters(size, method),
+        quantization="gptq",
+        max_length=512,
+    )
+    assert estimate(asked, on_gpu=True).worker_bytes == pytest.approx(11.5 * GB, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "bytes_per_parameter"),
+    [("adamw", 18), ("paged_adamw", 18), ("adamw_8bit", 12), ("paged_adamw_8bit", 12), ("adafactor", 10)],
+)
+def test_optimizers_keep_more_or_less(optimizer: str, bytes_per_parameter: float) -> None:
+    result = estimate(setting(optimizer=optimizer), on_gpu=True)
+    assert states_bytes(result) == bytes_per_parameter * 8_190_735_360
+
+
+def test_zero1_splits_the_optimizer_s_state_alone() -> None:
+    result = estimate(setting(strategy="zero1", workers=4), on_gpu=True)
+    # 16-bit weights and gradients whole; of fp32 weights, moments and 16-bit copies a quarter.
+    assert states_bytes(result) == pytest.approx((2 + 2 + 14 / 4) * 8_190_735_360)
+
+
+def test_hybrid_sharding_splits_within_a_node() -> None:
+    whole, hybrid = (
+        states_bytes(estimate(setting(strategy="fsdp", workers=16, shards=shards), on_gpu=True))
+        for shards in (None, 8)
+    )
+    assert hybrid - whole == pytest.approx(18 * 8_190_735_360 / 16)
+
+
+def test_single_is_as_ddp() -> None:
+    assert estimate(setting(strategy="single"), on_gpu=True) == estimate(setting(), on_gpu=True)

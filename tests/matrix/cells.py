@@ -24,7 +24,7 @@ OPTION_FIELDS: dict[Option, dict[str, Any]] = {
     "loftq": {"init": "loftq"},
     "plus_ratio": {"plus_ratio": 4.0},
     "modules_to_save": {"modules_to_save": ["lm_head"]},
-    "trainable_tokens": {"trainable_tokens": ["<|im_start|>"]},
+    "trainable_tokens": {"trainable_tokens": ["B"]},
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from artifacts.contract import Plan
+from artifacts.contract import Plan, TrainParams
 from launcher import plan
 from launcher.digests import Digests
 from launcher.machine import Machine
@@ -27,13 +27,33 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class Pools:
+    """Ranks for one way to hold the base at a time: what PEFT finds of quantization libraries is settled in a
+    process when it first asks."""
+
+    def __init__(self) -> None:
+        self._quantization = ""
+        self._pools: dict[int, Pool] = {}
+
+    def run(self, params: TrainParams, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """`function(*arguments)` on as many ranks as `params` say."""
+        if params.quantization != self._quantization:
+            self.close()
+            self._quantization = params.quantization
+        pool = self._pools.setdefault(params.world_size, Pool(params.world_size))
+        return pool.run(function, *arguments)
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+        self._pools = {}
+
+
 @pytest.fixture(scope="session")
-def pools() -> Iterator[dict[int, Pool]]:
-    """One rank that stays, and two."""
-    made = {count: Pool(count) for count in (1, cells.RANKS)}
+def pools() -> Iterator[Pools]:
+    made = Pools()
     yield made
-    for pool in made.values():
-        pool.close()
+    made.close()
 
 
 @pytest.fixture(scope="session")

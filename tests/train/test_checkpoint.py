@@ -24,7 +24,7 @@ from train.checkpoint import (
     newest,
     remove,
 )
-from train.stage import StageError
+from train.stage import StageError, StageUserError
 
 PREFIX = "train/key"
 FILES = {
@@ -52,6 +52,7 @@ class Trainer:
 
     def __init__(self, rank: int = 0, text: str = "") -> None:
         self.rank, self.text = rank, text
+        self.best_step = None
 
     def write_checkpoint(self, folder: Path) -> None:
         (folder / "shards").mkdir(parents=True)
@@ -109,6 +110,10 @@ def test_retention_keeps_the_newest_whole_ones(all_names: set[Name], keep: int, 
     whole = sorted(all_names - damaged)
     assert stays == set(whole[-keep:])
     assert gone == sorted(gone)
+    best = data.draw(st.sampled_from(sorted(all_names)))
+    kept = all_names - set(expired(all_names, keep=keep, damaged=damaged, best_step=best.step))
+    of_best = [name for name in whole if name.step == best.step]
+    assert kept == stays | set(of_best[-1:])
 
 
 def test_the_marker_goes_before_the_files(store: LocalStore) -> None:
@@ -119,6 +124,28 @@ def test_the_marker_goes_before_the_files(store: LocalStore) -> None:
     remove(store, f"{PREFIX}/checkpoint-1-1")
     assert deleted[0] == f"{PREFIX}/checkpoint-1-1/{MARKER}"
     assert listed(store, PREFIX) == {}
+
+
+def test_another_number_of_ranks(store: LocalStore, tmp_path: Path) -> None:
+    writer = ArtifactWriter(store, f"{PREFIX}/{Name(4, 1)}")
+    writer.write_bytes("optimizer.pt", b"moments")
+    writer.commit(step=4, attempt=1, world_size=2)
+    options = {"attempt": 2, "keep": 2, "staging": tmp_path / "staging"}
+    assert Checkpoints(store, PREFIX, **options, resizable=True).resume_folder() is not None
+    with pytest.raises(StageUserError, match=r"checkpoint-4-1 was saved by 2 workers.*compute.workers: 2"):
+        Checkpoints(store, PREFIX, **options, resizable=False).resume_folder()
+
+
+def test_the_best_one_is_found_or_its_loss_is_told(store: LocalStore, tmp_path: Path) -> None:
+    for name in (Name(2, 1), Name(2, 2), Name(4, 2)):
+        put(store, name)
+    checkpoints = Checkpoints(store, PREFIX, attempt=2, keep=2, staging=tmp_path / "staging")
+    assert checkpoints.folder_of(2) == store.local_path(f"{PREFIX}/checkpoint-2-2")
+    store.delete(f"{PREFIX}/checkpoint-2-2/optimizer.pt")
+    with pytest.raises(StageError, match="the checkpoint of step 2, which has the best weights, is damaged"):
+        checkpoints.folder_of(2)
+    with pytest.raises(StageError, match="step 3, which has the best weights, is gone"):
+        checkpoints.folder_of(3)
 
 
 def test_saving_keeps_the_newest_and_forgets_the_damaged(store: LocalStore, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from artifacts.manifest import is_complete, local_folder, verify
 from tests.train import training
 from tests.train.conftest import Ranks
 from tests.train.training import LORA, params
+from train.data.order import FILLER
 
 
 class Saver:
@@ -98,7 +99,8 @@ def test_same_losses_however_a_batch_is_spread(
         assert losses(rows, key) == pytest.approx(losses(reference, key), rel=1e-5), key
 
 
-def test_packed_and_unpacked_losses_are_equal(ranks: Ranks, tmp_path: Path) -> None:
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_packed_and_unpacked_losses_are_equal(ranks: Ranks, tmp_path: Path, attention: Any) -> None:
     training.write_model(tmp_path / "model")
     documents = training.documents(12)
     rows = {}
@@ -106,7 +108,7 @@ def test_packed_and_unpacked_losses_are_equal(ranks: Ranks, tmp_path: Path) -> N
         shutil.rmtree(tmp_path / "prepared", ignore_errors=True)
         training.write_split(tmp_path / "prepared", "train", split)
         # one step holds all: packing puts other documents together, so smaller steps would differ
-        job = params(micro_batch_size=6, steps=3, learning_rate=1e-3)
+        job = params(micro_batch_size=6, steps=3, learning_rate=1e-3, attention=attention)
         rows[name] = ranks(2, train, tmp_path / name, job)[0][1]
     for key in ("loss", "grad_norm"):
         assert losses(rows["packed"], key) == pytest.approx(losses(rows["unpacked"], key), rel=1e-5)
@@ -249,6 +251,68 @@ def test_resume_at_an_epochs_end(ranks: Ranks, inputs: Path) -> None:
     assert losses(resumed) == losses(whole)[6:]
 
 
+def train_a_part(root: Path, task_params: Any, checkpoint: Path | None) -> tuple[list[dict], list[list[int]]]:
+    """In a rank: train from the checkpoint on, or up to the fourth step; (metric rows, the indices of the
+    rows in each step)."""
+    from train import trainer
+
+    seen: list[list[int]] = []
+
+    class Watched(trainer.RankTrainer):
+        def get_batch_samples(self, epoch_iterator: Any, *arguments: Any) -> Any:
+            rows = self.train_dataset
+            seen.append([])
+            read = type(rows).__getitem__
+            type(rows).__getitem__ = lambda self, index: (
+                seen[-1].append(int(index)) if self is rows else None,
+                read(self, index),
+            )[1]
+            try:
+                return super().get_batch_samples(epoch_iterator, *arguments)
+            finally:
+                type(rows).__getitem__ = read
+
+    trainer.RankTrainer = Watched
+    asked = iter([False, False, False, True])
+    more = {"resume_from": checkpoint, "attempt": 2} if checkpoint else {"should_stop": lambda: next(asked)}
+    return train(root, task_params, **more)[1], seen
+
+
+@pytest.mark.parametrize(
+    ("strategy", "before", "after"), [("ddp", 2, 1), ("ddp", 1, 2), ("fsdp", 2, 1), ("fsdp", 1, 2)]
+)
+def test_another_number_of_workers_goes_on_mid_epoch(
+    ranks: Ranks, inputs: Path, reference: list[dict[str, Any]], strategy: str, before: int, after: int
+) -> None:
+    """Stopped after the first of an epoch's three steps: each row is seen once in it, and the losses are
+    those of one worker that never stopped."""
+    root = inputs / f"resized-{strategy}-{before}"
+
+    def job(world_size: int) -> Any:
+        per_worker = 8 // world_size
+        return params(
+            strategy=strategy,
+            world_size=world_size,
+            micro_batch_size=2,
+            gradient_accumulation_steps=per_worker // 2,
+            steps=None,
+            epochs=2,
+            learning_rate=1e-3,
+        )
+
+    first = ranks(before, train_a_part, root, job(before), None)
+    checkpoint = root / "checkpoints" / "checkpoint-4"
+    second = ranks(after, train_a_part, inputs / f"{root.name}-rest", job(after), checkpoint)
+    rows = [*first[0][0], *second[0][0]]
+    assert losses(rows) == pytest.approx(losses(reference), rel=1e-5)
+    assert losses(rows, "grad_norm") == pytest.approx(losses(reference, "grad_norm"), rel=1e-4)
+    steps = [[seen[step] for _, seen in first] for step in range(4)]
+    steps += [[seen[step] for _, seen in second] for step in range(2)]
+    for epoch in (steps[:3], steps[3:]):
+        read = [index for step in epoch for rank in step for index in rank]
+        assert sorted(index for index in read if index != FILLER) == list(range(21))
+
+
 def stop_on_one_rank(root: Path, task_params: Any) -> Any:
     import os
 
@@ -279,62 +343,6 @@ def test_a_loss_that_is_no_number_ends_the_training(ranks: Ranks, inputs: Path) 
 def test_more_ranks_than_planned_are_refused(ranks: Ranks, inputs: Path) -> None:
     with pytest.raises(AssertionError, match="1 ranks were started, the plan says 2"):
         ranks(1, train, inputs / "refused", params(world_size=2))
-
-
-@pytest.mark.parametrize(
-    ("precision", "capability", "installed", "expected"),
-    [
-        ("bf16", (9, 0), True, "flash_attention_2"),
-        ("fp16", (8, 0), True, "flash_attention_2"),
-        ("fp32", (9, 0), True, None),
-        ("fp16", (7, 5), True, None),
-        ("bf16", (9, 0), False, None),
-    ],
-)
-def test_flash_attention_where_it_can_run(
-    monkeypatch: pytest.MonkeyPatch, precision: Any, capability: Any, installed: bool, expected: str | None
-) -> None:
-    import torch
-    import transformers.utils
-
-    from train.loop import attention_implementation
-
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    monkeypatch.setattr(transformers.utils, "is_flash_attn_2_available", lambda: installed)
-    assert attention_implementation(params(precision=precision), on_gpu=True) == expected
-    assert attention_implementation(params(precision=precision), on_gpu=False) is None
-
-
-def loaded(tmp_path: Path, model: Any, attention: str | None) -> Any:
-    from train.loop import load_model
-
-    model.save_pretrained(tmp_path)
-    return load_model(training.task(tmp_path, tmp_path, tmp_path, params()), attention)
-
-
-def test_a_model_without_the_kernel_is_loaded_all_the_same(tmp_path: Path) -> None:
-    from transformers import BloomConfig, BloomForCausalLM
-
-    model = BloomForCausalLM(BloomConfig(vocab_size=96, hidden_size=32, n_layer=1, n_head=4))
-    for attention in ("flash_attention_2", "sdpa", None):  # Bloom has neither
-        assert loaded(tmp_path, model, attention).config._attn_implementation == "eager"
-
-
-def test_rows_are_flattened_where_position_ids_keep_them_apart(tmp_path: Path) -> None:
-    from transformers import AutoModelForCausalLM, FalconConfig, FalconForCausalLM
-
-    from train.loop import may_flatten
-
-    isolated = AutoModelForCausalLM.from_pretrained(training.write_model(tmp_path))
-    leaking = FalconForCausalLM(
-        FalconConfig(vocab_size=96, hidden_size=32, num_hidden_layers=1, num_attention_heads=4)
-    )
-    assert not may_flatten(isolated, trust_remote_code=False), "sdpa takes padded rows"
-    for model in (isolated, leaking):
-        model.config._attn_implementation_internal = "flash_attention_2"
-    assert may_flatten(isolated, trust_remote_code=False)
-    assert not may_flatten(isolated, trust_remote_code=True)
-    assert not may_flatten(leaking, trust_remote_code=False)
 
 
 def test_a_language_model_inside_a_larger_one(ranks: Ranks, inputs: Path, tmp_path: Path) -> None:

@@ -54,6 +54,37 @@ def by_full_logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["Llama", "Gemma2"])
+def test_label_smoothing_equals_torchs(
+    family: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over all supervised tokens, in each precision: against float32 logits of the same rounded weights."""
+    monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 90 * 4)
+    model, inputs = tiny(family).to(dtype), batch()
+    logits = model(input_ids=inputs["input_ids"], use_cache=False).logits
+    expected = nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(),
+        inputs["targets"].flatten(),
+        ignore_index=IGNORED_LABEL,
+        reduction="sum",
+        label_smoothing=0.1,
+    )
+    expected.backward()
+    wanted = gradients(model)
+    model.zero_grad()
+    assert loss.install(model)
+    options = {"installed": True, "slices_logits": True}
+    got = loss.summed_loss(model, inputs, **options, label_smoothing=0.1)
+    got.backward()
+    assert torch.allclose(got, expected, rtol={torch.float32: 1e-6}.get(dtype, 2e-3))
+    assert got > loss.summed_loss(model, inputs, **options) + 1e-3
+    for name, gradient in gradients(model).items():
+        scale = wanted[name].float().abs().max()
+        tolerance = {torch.float32: 1e-5, torch.float16: 1e-2}.get(dtype, 6e-2)
+        assert (gradient.float() - wanted[name].float()).abs().max() <= tolerance * scale, name
+
+
 def gradients(model: Any) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -89,8 +120,10 @@ def test_other_families_keep_their_own_logits(slices_logits: bool) -> None:
     model, inputs = Shifted(transformers.LlamaConfig(**SIZES)), batch()
     expected = by_full_logits(model, inputs)
     assert not loss.install(model)
-    got = loss.summed_loss(model, inputs, installed=False, slices_logits=slices_logits)
+    options = {"installed": False, "slices_logits": slices_logits}
+    got = loss.summed_loss(model, inputs, **options)
     assert torch.allclose(got, expected, rtol=1e-6)
+    assert loss.summed_loss(model, inputs, **options, label_smoothing=0.1) != got
 
 
 @pytest.mark.parametrize("family", ["Bloom", "Mpt"])
@@ -135,7 +168,8 @@ def test_a_frozen_head_gets_no_gradient() -> None:
     hidden = torch.randn(5, 8, requires_grad=True)
     head = nn.Linear(8, 11)
     head.requires_grad_(False)
-    got = ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, torch.arange(5), LogitTransform(), 0.0, True)
+    given = (hidden, head.weight, head.bias, torch.arange(5), LogitTransform(), 0.0, True)
+    got = ChunkedCrossEntropy.apply(*given)
     got.backward()
     assert hidden.grad is not None and head.weight.grad is None and head.bias.grad is None
 

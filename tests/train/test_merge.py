@@ -15,16 +15,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from artifacts.contract import MergeParams, StageKind
-from artifacts.events import Events, events_prefix
+from artifacts.events import events_prefix
 from artifacts.local import LocalStore
-from artifacts.manifest import Manifest, local_folder, read_marker, verify, write_marker
+from artifacts.manifest import read_marker
 from artifacts.segments import read_all
-from tests.plan_parts import plan, stage, train_params
-from train import merge
-from train.stage import StageContext, StageUserError
-
-SHARD_BYTES = 40_000
+from tests.train.merging import SHARD_BYTES, merged, tensors
+from train.stage import StageUserError
 
 
 def llama(folder: Path, dtype: torch.dtype = torch.float32, *, tied: bool = False) -> Path:
@@ -71,41 +67,6 @@ def peft_model(base: Path, trained: Path) -> PeftModel:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), trained)
-
-
-def merged(tmp_path: Path, base: Path, trained: Path, **training: object) -> Path:
-    """Run the stage; the folder that it made."""
-    store = LocalStore(tmp_path / "store")
-    for prefix, folder in {"models/m": base, "train/t/final": trained}.items():
-        write_marker(store, prefix, Manifest(files=[], location=folder.absolute().as_uri()))
-    stages = [
-        stage(StageKind.TRAIN, train_params(**{"method": "lora", **training}), "t"),
-        stage(
-            StageKind.MERGE,
-            MergeParams(max_shard_size_bytes=SHARD_BYTES),
-            "k",
-            model="models/m",
-            train="train/t/final",
-        ),
-    ]
-    events = Events(store, "run", "merge")
-    merge.run(
-        StageContext(
-            plan=plan(store, stages),
-            run_id="run",
-            stage=stages[1],
-            store=store,
-            work=tmp_path / "work",
-            events=events,
-        )
-    )
-    events.flush()
-    assert verify(store, "merged/k") == []
-    return local_folder(store, "merged/k")
-
-
-def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
 def assert_same_bits(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:

@@ -46,6 +46,16 @@ def test_the_last_step_is_evaluated_and_not_saved() -> None:
     assert [step for step in range(1, 11) if plan.saves(step)] == [5]
 
 
+@pytest.mark.parametrize(
+    ("after", "up_to", "expected"),
+    [(0, 3, 0), (0, 4, 1), (4, 8, 1), (4, 7, 0), (0, 10, 3), (8, 10, 1), (10, 10, 0), (3, 9, 2)],
+)
+def test_evaluations_between_two_steps(after: int, up_to: int, expected: int) -> None:
+    plan = resolve(params(steps=10, evaluate_every=4), sequences=40)
+    assert plan.evaluations(after, up_to) == expected
+    assert expected == sum(plan.evaluates(step) for step in range(after + 1, up_to + 1))
+
+
 def test_an_empty_split_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         resolve(params(), sequences=0)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from train.scores import bleu, scores, words
+from train.scores import bleu, bleu_tokenizer, characters, scores, words
 
 ANSWERS = ["The cat sat on the mat.", "It's 42 degrees, isn't it?", "no", "", "the the the cat", "A_b c-d"]
 REFERENCES = ["A cat sat on a mat.", "It is 42 degrees outside.", "No", "something", "the cat", "a b c d"]
@@ -50,8 +50,30 @@ def test_a_perfect_copy_scores_a_hundred() -> None:
 
 def test_words_of_other_scripts_count() -> None:
     assert words("Café №5: Привет_мир!") == ["café", "5", "привет", "мир"]
-    assert words("今天5点 ok") == ["今", "天", "5", "点", "ok"]
+    assert words("今天5点 ok") == ["今天", "5", "点", "ok"]
+    assert words("我们研究自然语言处理") == ["我们", "研究", "自然语言", "处理"]
     assert scores(["Привет, мир"], ["привет мир"])["rougeL"] == 100.0
+
+
+@pytest.mark.parametrize(
+    ("text", "tokenizer"),
+    [
+        ("今天天气很好啊", "zh"),
+        ("안녕하세요 여러분", "char"),
+        ("東京は日本の首都です", "char"),
+        ("Köln am Rhein 2026", "13a"),
+    ],
+)
+def test_identical_texts_of_any_script_score_a_hundred(text: str, tokenizer: str) -> None:
+    assert bleu_tokenizer(text) == tokenizer
+    assert set(scores([text], [text]).values()) == {100.0}
+
+
+def test_japanese_and_korean_count_by_character() -> None:
+    """Not as jieba would cut the Chinese characters in a Japanese text: 東京都 is one word of its."""
+    assert characters("東京都は") == ["東", "京", "都", "は"]
+    assert scores(["東京都は広い"], ["東京府は広い"])["rouge1"] == pytest.approx(100 * 5 / 6, abs=0.01)
+    assert scores(["한국어 좋다"], ["한국말 좋다"])["rouge1"] == pytest.approx(80.0)
 
 
 def test_chinese_bleu_splits_by_character() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from artifacts.contract import EXIT_DONE, EXIT_USER_ERROR
+from artifacts.contract import EXIT_DONE, EXIT_USER_ERROR, Reading, decode
 from artifacts.formats import FORMATS
 from artifacts.records import GoodRecord, RecordFile
 from train.data.lengths import fit
@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--tokenizer", type=Path, required=True, help="model folder with tokenizer and template"
     )
+    parser.add_argument("--reading", default="{}", help="artifacts.contract.Reading, as JSON")
     parser.add_argument("--max-length", type=int, required=True, help="tokens per sequence")
     options = parser.parse_args(argv)
     try:
@@ -41,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     except StageUserError as error:
         print(error, file=sys.stderr)
         return EXIT_USER_ERROR
-    print(json.dumps(measure(RecordFile(options.file, options.format), tokenizer, options.max_length)))
+    records = RecordFile(options.file, options.format, decode(Reading, json.loads(options.reading)))
+    print(json.dumps(measure(records, tokenizer, options.max_length)))
     return EXIT_DONE
 
 

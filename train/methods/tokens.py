@@ -69,14 +69,24 @@ def resize(model: PreTrainedModel, added: Mapping[str, int]) -> None:
 
 def make_room(model: PreTrainedModel, adapter: Path) -> None:
     """Grow the base's embeddings to as many rows as the adapter in that folder needs."""
-    needed = rows_needed(adapter)
+    needed = rows_needed(model, adapter)
     if needed > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(needed, mean_resizing=False)
 
 
-def rows_needed(adapter: Path) -> int:
-    """The highest id that the adapter trains, + 1; of an embedding that it holds whole, its rows. 0 where it
-    trains none."""
+def rows_needed(model: PreTrainedModel, adapter: Path) -> int:
+    """The highest id of which the adapter trains a row, + 1, or the rows of an embedding that it holds whole;
+    0 where it has neither."""
+    from safetensors import safe_open
+
     indices: Any = json.loads((adapter / "adapter_config.json").read_bytes()).get("trainable_token_indices")
     lists = indices.values() if isinstance(indices, dict) else [indices or []]
-    return max((index + 1 for numbers in lists for index in numbers), default=0)
+    single = [index + 1 for numbers in lists for index in numbers]
+    embedding = next(name for name, m in model.named_modules() if m is model.get_input_embeddings())
+    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
+        whole = [
+            file.get_slice(name).get_shape()[0]
+            for name in file.keys()  # noqa: SIM118 - no mapping
+            if name.endswith(f".{embedding}.weight")
+        ]
+    return max(single + whole, default=0)

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 from artifacts.contract import DataFile, DataParams
 from artifacts.events import Events
@@ -116,16 +117,16 @@ class SplitInput:
     ) -> tuple[bool, int]:
         """Whether the file's end was reached (not where a limit was first), and the lines that pass."""
         taken, lines = self._taken[file.data_set], 0
-        weighted = file.weight != 1
+        weighted, stops = file.weight != 1, self._params.on_error == "stop"
         for item in records:
             if limit is not None and taken >= limit:
                 break
             if type(item) is BadRecord:
                 self._refuse(dataclasses.replace(item, file=file.path))
                 continue
-            assert isinstance(item, GoodRecord)
             times = copies(taken, file.weight) if weighted else 1
-            take(item, times)
+            if not (stops and self.bad):  # a stage that fails anyway only goes on looking
+                take(cast(GoodRecord, item), times)
             taken += 1
             lines += times
             self.records += 1

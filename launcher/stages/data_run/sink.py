@@ -2,49 +2,61 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 
+from artifacts.formats import Record
 from artifacts.records import BadRecord, FileReport, GoodRecord, SplitReport
-from launcher.stages.data_run.fingerprints import FingerprintBag, fingerprints
+from launcher.stages.data_run.fingerprints import (
+    FingerprintBag,
+    fingerprint,
+    near_fingerprint,
+    prompt_fingerprint,
+)
 
 
 class Sink:
-    """One split of the artifact. `write` takes its lines."""
+    """One split of the artifact. `write` takes its lines. Of training records repeats are counted, and with
+    `prompts` what is asked is remembered, to be found in other splits."""
 
-    def __init__(self, write: Callable[[bytes], None], *, finds_repeats: bool) -> None:
+    def __init__(
+        self, write: Callable[[bytes], None], *, repeats: bool = False, prompts: bool = True
+    ) -> None:
         self.records = 0  # lines
         self.prompts = FingerprintBag()
-        self.conversations, self.near = FingerprintBag(), FingerprintBag()
-        self._write, self._finds_repeats = write, finds_repeats
+        self.exact, self.near = FingerprintBag(), FingerprintBag()
+        self._write, self._counts_repeats, self._keeps_prompts = write, repeats, prompts
         self._longest = 0
-        self._characters: Counter[str] = Counter()
+        self._characters: defaultdict[str, int] = defaultdict(int)
 
-    def add(self, record: GoodRecord, copies: int) -> None:
+    def add(self, good: GoodRecord, copies: int) -> None:
         """Write the record so many times. Copies are no repeats."""
+        if copies == 0:
+            return
+        _, _, record, line = good
         for _ in range(copies):
-            self._write(record.line)
-        if copies:
-            self.count(record, copies)
-
-    def count(self, record: GoodRecord, copies: int = 1) -> None:
-        """Count it alone: of a stage that fails anyway."""
+            self._write(line)
         self.records += copies
+        total = self._count_characters(record, copies)
+        if total > self._longest:
+            self._longest = total
+        if self._keeps_prompts:
+            self.prompts.add(prompt_fingerprint(record))
+        if self._counts_repeats:
+            self.exact.add(fingerprint(record))
+            self.near.add(near_fingerprint(record))
+
+    def _count_characters(self, record: Record, copies: int) -> int:
+        """The record's characters, once."""
         characters, total = self._characters, 0
-        for message in record.messages:
+        if "text" in record:
+            characters["text"] += len(record["text"]) * copies
+            return len(record["text"])
+        for message in record["messages"]:
             length = len(message["content"])
             characters[message["role"]] += length * copies
             total += length
-        if "text" in record.record:
-            total = len(record.record["text"])
-            characters["text"] += total * copies
-        if total > self._longest:
-            self._longest = total
-        found = fingerprints(record.record)
-        self.prompts.add(found.prompt)
-        if self._finds_repeats:
-            self.conversations.add(found.record)
-            self.near.add(found.near)
+        return total
 
     def report(
         self, files: list[FileReport], bad_records: int, bad: list[BadRecord], shards: list[str]

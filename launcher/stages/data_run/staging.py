@@ -50,6 +50,7 @@ class _Staging:
         self._params, self._writer, self._progress = params, writer, progress
         self._reports: dict[str, SplitReport] = {}
         self._sinks: dict[str, Sink] = {}
+        self._has_others = len(params.splits) > 1 or params.eval_fraction is not None
 
     def run(self) -> DataReport:
         for name, files in self._params.splits.items():
@@ -64,15 +65,8 @@ class _Staging:
     def _stage(self, name: str) -> None:
         source = SplitInput(name, self._params, self._progress)
         with ShardWriter(self._writer, name) as shards, self._sink(name, shards) as sink:
-
-            def take(record: GoodRecord, copies: int) -> None:
-                if source.fails:
-                    sink.count(record, copies)
-                else:
-                    sink.add(record, copies)
-
             for file in self._params.splits[name]:
-                source.read(file, take)
+                source.read(file, sink.add)
             source.require_usable()
         self._reports[name] = sink.report(source.files, source.bad_records, source.bad, shards.names)
 
@@ -110,7 +104,7 @@ class _Staging:
         is_train = name == "train"
         shuffler = Shuffler(shards.write, self._params.seed) if is_train and self._params.shuffle else None
         write = shuffler.write if shuffler else shards.write
-        self._sinks[name] = sink = Sink(write, finds_repeats=is_train)
+        self._sinks[name] = sink = Sink(write, repeats=is_train, prompts=self._has_others)
         yield sink
         if shuffler:
             shuffler.finish()
@@ -124,13 +118,13 @@ class _Staging:
             raise changed(file.path)
         if not any(report.files[0].said == _CUSTOM for report in self._reports.values()):
             self._writer.write_bytes(CUSTOM_FILE, content)
-        self._reports[name] = Sink(lambda line: None, finds_repeats=False).report(
+        self._reports[name] = Sink(lambda line: None).report(
             [FileReport(path=file.path, said=_CUSTOM)], 0, [], []
         )
 
     def _report(self) -> DataReport:
         train = self._sinks.get("train")
-        exact = train.conversations.duplicates() if train else 0
+        exact = train.exact.duplicates() if train else 0
         others = {name: sink for name, sink in self._sinks.items() if name != "train"}
         return DataReport(
             splits=self._reports,

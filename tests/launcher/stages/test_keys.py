@@ -42,7 +42,7 @@ def changed(before: Plan, after: Plan) -> set[StageKind]:
         ("training.precision=bf16", {TRAIN, MERGE, PREDICT}),
         ("method.rank=4", {TRAIN, MERGE, PREDICT}),
         ("strategy.type=zero2", {TRAIN, MERGE, PREDICT}),
-        ("compute.workers=4", {TRAIN, MERGE, PREDICT}),
+        ("compute.workers=3", {TRAIN, MERGE, PREDICT}),  # another global batch: 33 divide by 3
         ("training.max_length=1024", {PREPARE, TRAIN, MERGE, PREDICT}),
         ("training.packing=false", {PREPARE, TRAIN, MERGE, PREDICT}),
         ("model.twin.layers=3", {MODEL, PREPARE, TRAIN, MERGE, PREDICT}),
@@ -51,6 +51,9 @@ def changed(before: Plan, after: Plan) -> set[StageKind]:
         ("predict.max_new_tokens=16", {PREDICT}),
         ("predict.limit=3", {PREDICT}),
         ("predict.base=false", {PREDICT}),
+        ("compute.workers=4", set()),  # the same sequences in each step
+        ("training.micro_batch_size=1", set()),
+        ("training.gradient_checkpointing=true", set()),
         ("training.keep=1", set()),
         ("training.save_every=10", set()),
         ("engine=ray", set()),

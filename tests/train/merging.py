@@ -1,0 +1,53 @@
+"""The merge stage, run on folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from artifacts.contract import MergeParams, StageKind
+from artifacts.events import Events
+from artifacts.local import LocalStore
+from artifacts.manifest import Manifest, local_folder, verify, write_marker
+from tests.plan_parts import plan, stage, train_params
+from train import merge
+from train.stage import StageContext
+
+SHARD_BYTES = 40_000
+
+
+def merged(tmp_path: Path, base: Path, trained: Path, **training: object) -> Path:
+    """Run the stage; the folder that it made."""
+    store = LocalStore(tmp_path / "store")
+    for prefix, folder in {"models/m": base, "train/t/final": trained}.items():
+        write_marker(store, prefix, Manifest(files=[], location=folder.absolute().as_uri()))
+    stages = [
+        stage(StageKind.TRAIN, train_params(**{"method": "lora", **training}), "t"),
+        stage(
+            StageKind.MERGE,
+            MergeParams(max_shard_size_bytes=SHARD_BYTES),
+            "k",
+            model="models/m",
+            train="train/t/final",
+        ),
+    ]
+    events = Events(store, "run", "merge")
+    merge.run(
+        StageContext(
+            plan=plan(store, stages),
+            run_id="run",
+            stage=stages[1],
+            store=store,
+            work=tmp_path / "work",
+            events=events,
+        )
+    )
+    events.flush()
+    assert verify(store, "merged/k") == []
+    return local_folder(store, "merged/k")
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
