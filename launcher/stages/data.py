@@ -109,7 +109,7 @@ def _mixtures(job: Loaded[Job], splits: Mapping[str, list[DataFile]]) -> Iterato
             )
         if split == "train" and files and data.eval_fraction is not None:
             why = "of a custom file's items nothing can be set aside"
-            way_out = "name it in data.eval as well: it is called with split='eval'"
+            way_out = "name it in data.eval as well: it is called with split='validation'"
             yield Problem(
                 where=job.where("data.eval_fraction"), what="data.eval_fraction", why=why, way_out=way_out
             )
