@@ -40,7 +40,8 @@ def write_gptq(base: Path, folder: Path) -> Path:
 
 
 def _packed(weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Of a weight (out, in): qweight (in / 8, out), qzeros (groups, out / 8), scales (groups, out), g_idx (in,)."""
+    """qweight (in / 8, out), qzeros (groups, out / 8), scales (groups, out) and g_idx (in,) of a weight
+    (out, in)."""
     out, into = weight.shape
     groups = weight.float().T.reshape(into // GROUP_SIZE, GROUP_SIZE, out)
     scales = groups.abs().amax(1) / (_ZERO - 1)

@@ -21,8 +21,8 @@ def apply(model: PreTrainedModel, params: TrainParams, new: Tokens) -> Any:
     assert params.lora is not None, "the plan sets lora for method lora"
     if params.lora.dora and params.lora.init != "default":
         raise StageUserError(
-            f"an adapter that has magnitudes (dora) and starts from the base's own ({params.lora.init}) can't "
-            "be told apart from the base again",
+            f"an adapter with magnitudes (dora) that starts from the base ({params.lora.init}) can't be told "
+            "apart from it again",
             "leave one of method.dora and method.init out",
         )
     tied = _tied_modules(model)
