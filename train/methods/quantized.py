@@ -43,6 +43,14 @@ def trainable_kernel() -> str:
     return "gptq_torch" if torch.cuda.is_available() else "gptq_torch_aten"
 
 
+def keep_trainable(model: PreTrainedModel) -> None:
+    """Have no evaluation change how weights are held: on some CPUs bitsandbytes repacks those of 4 bits at
+    the first forward pass without gradients, and passes none on from then on."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def of_model(model: PreTrainedModel) -> Quantization:
     """How the loaded model is quantized."""
     stored = getattr(model.config, "quantization_config", None)
