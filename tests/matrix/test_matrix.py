@@ -43,9 +43,20 @@ def test_diagonal(cell: Cell, root: Path, pools: Pools, make_plan: Planner) -> N
     check(cell, root, pools, make_plan)
 
 
-def check(cell: Cell, root: Path, pools: Pools, make_plan: Planner) -> None:
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "cell", [cell for cell in cells.gpu_cells() if matrix.refusal(cell) is None], ids=cells.name
+)
+def test_gpu_cell(cell: Cell, root: Path, pools: Pools, make_plan: Planner) -> None:
+    """Over as many GPUs as there are, up to two."""
+    import torch
+
+    check(cell, root, pools, make_plan, min(cells.RANKS, torch.cuda.device_count()))
+
+
+def check(cell: Cell, root: Path, pools: Pools, make_plan: Planner, ranks: int = cells.RANKS) -> None:
     """Train the cell as its plan says; hold what every rank saw against what the cell means."""
-    plan = make_plan(cell)
+    plan = make_plan(cell, ranks)
     params, packing = plan.stage(StageKind.TRAIN).params, plan.stage(StageKind.PREPARE).params.packing
     assert (params.method, params.strategy, params.quantization, params.precision, packing) == (
         cell.method, cell.strategy, cell.quantization, cell.precision, cell.packing,

@@ -87,7 +87,7 @@ def test_data_sets_with_what_is_said_of_each(tmp_path: Path) -> None:
     assert first.reading.fix_spacing and second.reading.fix_spacing
     assert plan.stage(StageKind.DATA).params.shuffle
     assert not plan_of(tmp_path).stage(StageKind.DATA).params.shuffle
-    assert "columns ask, reply" in reasons(plan)["data.train[1].format"][1]
+    assert "columns ask and reply" in reasons(plan)["data.train[1].format"][1]
     assert "qa.csv" in render(plan, [])
 
 
