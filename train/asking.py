@@ -19,8 +19,9 @@ from typing import Any
 from artifacts.contract import PredictParams
 from artifacts.events import Events
 from train import sharding
-from train.answering import Answer, ModelSource, Question, answer
+from train.answering import Answer, ModelSource, answer
 from train.processes import available_cores, die_with_parent, reset_signals
+from train.questions import Question
 from train.stage import StageError
 
 _MEMORY_FACTOR = 1.3  # of the weights' bytes: activations, cache, reading

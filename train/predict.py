@@ -14,8 +14,9 @@ from pathlib import Path
 
 from artifacts.contract import ModelParams, PredictParams, StageKind
 from artifacts.manifest import ArtifactWriter
-from train.answering import Answer, ModelSource, Question
+from train.answering import Answer, ModelSource
 from train.asking import ask_all
+from train.questions import Question
 from train.scores import scores
 from train.stage import StageContext, StageUserError
 

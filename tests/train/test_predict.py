@@ -25,7 +25,8 @@ from artifacts.segments import read_all
 from tests import plan_parts
 from train import answering, asking, predict
 from train.__main__ import main
-from train.answering import ModelSource, Question
+from train.answering import ModelSource
+from train.questions import Question, batches
 from train.stage import StageContext, StageError, StageUserError
 from train.twin import make_twin
 
@@ -315,8 +316,8 @@ def test_split_covers_every_question_once(processes: int, parts: int) -> None:
 
 
 def test_batches_hold_similar_lengths_longest_first() -> None:
-    assert answering.batches([3, 9, 1, 9, 5], 2) == [[1, 3], [4, 0], [2]]
-    assert answering.batches([], 4) == []
+    assert batches([3, 9, 1, 9, 5], 2) == [[1, 3], [4, 0], [2]]
+    assert batches([], 4) == []
 
 
 def test_until_stop() -> None:
