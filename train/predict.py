@@ -37,6 +37,7 @@ def run(context: StageContext) -> None:
     with writer.open("predictions.jsonl") as stream:
         for index, question in enumerate(questions):
             row = {"index": index, "prompt": question.prompt, "reference": question.reference}
+            row |= {"tools": question.tools} if question.tools else {}
             row |= {name: given[index].text for name, given in answers.items()}
             stream.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
     references = [question.reference for question in questions]
@@ -61,10 +62,8 @@ def read_questions(folder: Path) -> Iterator[Question]:
     for shard in sorted(folder.glob("test-*.jsonl")):
         with shard.open(encoding="utf-8") as lines:
             for line in lines:
-                messages = json.loads(line)["messages"]
-                turns = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
-                if turns and turns[-1] > 0:
-                    yield Question(messages[: turns[-1]], messages[turns[-1]]["content"])
+                if question := Question.of(json.loads(line)):
+                    yield question
 
 
 def model_sources(context: StageContext, params: PredictParams) -> list[ModelSource]:

@@ -26,7 +26,7 @@ from tests import plan_parts
 from train import answering, asking, predict
 from train.__main__ import main
 from train.answering import ModelSource
-from train.questions import Question, batches
+from train.questions import Question
 from train.stage import StageContext, StageError, StageUserError
 from train.twin import make_twin
 
@@ -288,7 +288,7 @@ def test_a_question_that_the_template_refuses_is_named(tmp_path: Path, base: Pat
     template.write_text(refusal + template.read_text())
     answers = answering.answer(
         ModelSource("base", tmp_path / "base"),
-        [Question(conversation("Why?", "")[:-1], "Because.")],
+        [Question(conversation("Why?", "")[:-1], {"role": "assistant", "content": "Because."})],
         device="cpu",
         precision="fp32",
         max_new_tokens=1,
@@ -313,11 +313,6 @@ def test_split_covers_every_question_once(processes: int, parts: int) -> None:
     for source in sources:
         indices = [index for task in tasks if task.source == source for index in task.indices]
         assert sorted(indices) == list(range(7))
-
-
-def test_batches_hold_similar_lengths_longest_first() -> None:
-    assert batches([3, 9, 1, 9, 5], 2) == [[1, 3], [4, 0], [2]]
-    assert batches([], 4) == []
 
 
 def test_until_stop() -> None:
