@@ -25,10 +25,18 @@ FORBIDDEN = [cell for cell in cells.all_cells() if matrix.refusal(cell) is not N
 #: Elements by which ZeRO pads what it splits.
 ALIGNMENT = 16
 
-#: What `make test` trains: each method, strategy, quantization and precision at least once.
+#: What `make test` trains: each method, strategy, precision and optimizer family at least once.
 DIAGONAL = (
     Cell(method="full", strategy="fsdp", packing=True),
+    Cell(method="full", strategy="single", precision="bf16"),
+    Cell(method="partial", strategy="zero2", options=frozenset({"extra_layers"})),
     Cell(method="lora", strategy="zero3", packing=True, precision="bf16"),
+    Cell(method="prefix_tuning", strategy="ddp"),
+    Cell(method="p_tuning_v2", strategy="zero1", precision="bf16"),
+    Cell(method="prompt_tuning", strategy="fsdp"),
+    Cell(method="llama_adapter", strategy="zero2", packing=True),
+    Cell(method="ia3", strategy="ddp", packing=True, precision="bf16"),
+    Cell(method="lora", strategy="zero1", packing=True, precision="bf16", quantization="nf4"),
 )
 
 

@@ -40,7 +40,7 @@ def apply(model: PreTrainedModel, params: TrainParams, new: Tokens) -> Any:
     if params.lora.init == "loftq":
         from peft import replace_lora_weights_loftq
 
-        replace_lora_weights_loftq(adapted)
+        replace_lora_weights_loftq(adapted, model_path=model.name_or_path)
     if params.lora.init != "default":
         start = {name: p.detach().cpu().clone() for name, p in adapted.named_parameters() if ".lora_" in name}
         setattr(adapted, START, start)
