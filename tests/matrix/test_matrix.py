@@ -22,6 +22,8 @@ ALLOWED = sorted(
 )
 FORBIDDEN = [cell for cell in cells.all_cells() if matrix.refusal(cell) is not None]
 
+pytestmark = pytest.mark.timeout(600)  # of which all but seconds may be the libraries' import
+
 #: Elements by which ZeRO pads what it splits.
 ALIGNMENT = 16
 
