@@ -51,6 +51,7 @@ format: $(ready)-dev ## rewrite the code in the project's format
 
 docs: $(ready)-launcher ## write the generated pages of docs/ anew
 	@$(bin)/python -m launcher.spec.reference
+	@$(bin)/python -m launcher.planning.matrix_page
 
 submit: $(environment) ## run JOB on CLUSTER (attach to it if it is running)
 	@$(slipway) submit $(JOB) --cluster $(CLUSTER) $(ARGS)

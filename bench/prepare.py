@@ -1,9 +1,12 @@
 """Tokenizing speed and memory of the prepare stage: MB of text per CPU second, peak RSS.
 
-    python bench/prepare.py [--records N]
+    python bench/prepare.py [--records N] [--peers]
 
 Peers, over the same text in the same run: the `tokenizers` library alone (`encode_batch` of texts that are
-rendered already, nothing else), and the plain loop over `apply_chat_template` that most scripts have.
+rendered already, nothing else), and the plain loop over `apply_chat_template` that most scripts have. With
+`--peers` also the preprocessing of LLaMA-Factory and TRL, of the same file, with masks and packing to 2048
+tokens. They are in no lock of ours: they are installed (`requirements/bench-llamafactory.in`,
+`requirements/bench.in`) into environments of their own.
 """
 
 from __future__ import annotations
@@ -12,12 +15,9 @@ import argparse
 import json
 import os
 import random
-import re
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,11 +31,16 @@ MEASURES = {
     "prepare": "prepare (labels, packing, shards)",
     "loop": "loop over apply_chat_template",
 }
+PEERS = {"llamafactory": "LLaMA-Factory's preprocessing", "trl": "TRL's preprocessing"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=40_000)
+    parser.add_argument("--peers", action="store_true", help="LLaMA-Factory and TRL, too")
+    for name in PEERS:
+        default = Path(sys.prefix) / f"bench-{name}"
+        parser.add_argument(f"--{name}", type=Path, default=default, help=f"environment for {name}")
     parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)
     parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -47,13 +52,37 @@ def main() -> None:
         print(f"{options.records} conversations, {text_bytes / 1e6:.1f} MB of text, {os.cpu_count()} cores")
         print(f"{'':34}{'CPU s':>8}{'wall s':>8}{'MB/CPU s':>10}{'RSS MB':>8}")
         for name, label in MEASURES.items():
-            command = [sys.executable, __file__, "--measure", name, "--store", folder]
-            output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-            result = json.loads(output.splitlines()[-1])
-            print(
-                f"{label:34}{result['cpu_s']:8.1f}{result['wall_s']:8.1f}"
-                f"{text_bytes / 1e6 / result['cpu_s']:10.2f}{result['peak_rss_bytes'] / 1e6:8.0f}"
-            )
+            show(label, text_bytes, [sys.executable, __file__, "--measure", name, "--store", folder])
+        for name, label in PEERS.items() if options.peers else ():
+            python = peer_python(name, getattr(options, name))
+            show(label, text_bytes, [python, str(ROOT / f"bench/peers/{name}_prepare.py"), folder])
+
+
+def show(label: str, text_bytes: int, command: list[str]) -> None:
+    ran = subprocess.run(command, capture_output=True, text=True)
+    if ran.returncode:
+        sys.exit(f"{' '.join(command)}\n{ran.stderr[-3000:]}")
+    result = json.loads(ran.stdout.splitlines()[-1])
+    print(
+        f"{label:34}{result['cpu_s']:8.1f}{result['wall_s']:8.1f}"
+        f"{text_bytes / 1e6 / result['cpu_s']:10.2f}{result['peak_rss_bytes'] / 1e6:8.0f}",
+        flush=True,
+    )
+
+
+def peer_python(name: str, folder: Path) -> str:
+    """The peer's interpreter. Installed on the first call."""
+    if name == "trl":
+        from bench.train_throughput import trl_python
+
+        return trl_python(folder)
+    python = folder / "bin" / "python"
+    if not python.exists():
+        uv = Path(sys.executable).parent / "uv"
+        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
+        requirements = ROOT / "requirements" / f"bench-{name}.in"
+        subprocess.run([uv, "pip", "install", "--quiet", "--python", python, "-r", requirements], check=True)
+    return str(python)
 
 
 def make_inputs(folder: Path, records: int) -> int:
@@ -87,19 +116,9 @@ def make_inputs(folder: Path, records: int) -> int:
 def measure(name: str, folder: Path) -> dict[str, float]:
     """Run one measure in this process. Imports and the peers' preparations are not counted."""
     run = {"prepare": ready_prepare, "library": ready_library, "loop": ready_loop}[name](folder)
-    cpu_s, started_s = cpu_seconds(), time.monotonic()
-    run()
-    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return {
-        "cpu_s": cpu_seconds() - cpu_s,
-        "wall_s": time.monotonic() - started_s,
-        "peak_rss_bytes": int(peak[1]) * 1024,
-    }
+    from bench.cost import cost
 
-
-def cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    return cost(run)
 
 
 def ready_prepare(folder: Path) -> Callable[[], None]:

@@ -255,6 +255,9 @@ def render(report: Report) -> str:
 def _facts(report: Report) -> Iterator[str]:
     yield f"{report.path}: {report.said}, {report.size_bytes:,} bytes"
     noun = "record" if report.records == 1 else "records"
+    if report.format == "custom":
+        yield "  its items are made when the stage prepare runs it"
+        return
     counts = f"  {report.records:,} good {noun}, {report.bad_records:,} bad"
     if report.duplicates:
         counts += f", {report.duplicates:,} of the good repeat an earlier one"

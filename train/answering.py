@@ -22,10 +22,11 @@ Messages = Sequence[dict[str, str]]
 
 @dataclass(frozen=True)
 class Question:
-    """What was said before an assistant's turn, and that turn."""
+    """What was said before an assistant's turn, and that turn; `tools` that the assistant has."""
 
     prompt: Messages
     reference: str
+    tools: Sequence[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,9 @@ def answer(
 
 def encode_question(tokenizer: ChatTokenizer, question: Question) -> Encoded:
     """Raises StageUserError for a question that the chat template refuses."""
-    prompt = encode_prompt(tokenizer, question.prompt)
+    prompt = encode_prompt(tokenizer, question.prompt, question.tools)
     turn = [*question.prompt, {"role": "assistant", "content": question.reference}]
-    (document,) = tokenizer.encode([{"messages": turn}])
+    (document,) = tokenizer.encode([{"messages": turn, "tools": question.tools}])
     if not isinstance(document, Document):
         raise refused(question.prompt, document)
     whole = document.input_ids.tolist()
@@ -135,10 +136,12 @@ def encode_question(tokenizer: ChatTokenizer, question: Question) -> Encoded:
     return Encoded(prompt, whole, learnt)
 
 
-def encode_prompt(tokenizer: ChatTokenizer, prompt: Messages) -> list[int]:
+def encode_prompt(
+    tokenizer: ChatTokenizer, prompt: Messages, tools: Sequence[dict[str, Any]] | None = None
+) -> list[int]:
     """Raises StageUserError for a question that the chat template refuses."""
     try:
-        return tokenizer.encode_prompt(prompt)
+        return tokenizer.encode_prompt(prompt, tools)
     except TemplateError as error:
         raise refused(prompt, error) from error
 

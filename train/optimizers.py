@@ -27,7 +27,7 @@ Group = dict[str, Any]
 def groups(model: nn.Module, params: TrainParams, decayed: Iterable[str]) -> list[Group]:
     """Parameter groups of what is trained: those of the method where it has some of its own (LoRA+), else the
     weights that decay and those that don't (norms, biases). `decayed` names the former."""
-    own = getattr(methods, "optimizer_groups", lambda model, params: None)(model, params)
+    own = methods.optimizer_groups(model, params)
     if own is not None:
         return own
     names = set(decayed)

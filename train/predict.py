@@ -78,14 +78,21 @@ def perplexity(answers: Sequence[Answer]) -> float | None:
 
 
 def read_questions(folder: Path) -> Iterator[Question]:
-    """Of each test record what was said before the last assistant turn, and that turn as the reference."""
+    """Of each test conversation what was said before the assistant's last words, and these as the
+    reference."""
     for shard in sorted(folder.glob("test-*.jsonl")):
         with shard.open(encoding="utf-8") as lines:
             for line in lines:
-                messages = json.loads(line)["messages"]
-                turns = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
+                record = json.loads(line)
+                messages = record.get("messages", [])
+                turns = [
+                    at
+                    for at, message in enumerate(messages)
+                    if message["role"] == "assistant" and message["content"]
+                ]
                 if turns and turns[-1] > 0:
-                    yield Question(messages[: turns[-1]], messages[turns[-1]]["content"])
+                    reference = messages[turns[-1]]["content"]
+                    yield Question(messages[: turns[-1]], reference, record.get("tools"))
 
 
 def model_sources(context: StageContext, params: PredictParams) -> list[ModelSource]:

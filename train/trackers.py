@@ -7,10 +7,13 @@ training fails for its followers. Each library is imported by its first use, non
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
+import os
 import queue
+import struct
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -77,7 +80,6 @@ class _FollowerThread:
     def __init__(self, name: str, start: Callable[[], Follower], say: Callable[[str], None]) -> None:
         self.rows: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
         self._name, self._start, self._say = name, start, say
-        self._thread: threading.Thread | None = None
         self._thread = threading.Thread(target=self._follow, name=f"follow-{name}", daemon=True)
         self._thread.start()
 
@@ -104,8 +106,6 @@ class MLflow:
     """One MLflow run a training: a resumed one goes on with it. The experiment is MLFLOW_EXPERIMENT_NAME."""
 
     def __init__(self, task: Any, uri: str) -> None:
-        import os
-
         from mlflow.tracking import MlflowClient
 
         self._client = MlflowClient(uri)
@@ -137,8 +137,6 @@ class WeightsAndBiases:
     """One run a training, by its id: a resumed one goes on with it. The project is WANDB_PROJECT."""
 
     def __init__(self, task: Any) -> None:
-        import os
-
         import wandb
 
         self._run = wandb.init(
@@ -163,18 +161,40 @@ def event_file(rows: Iterable[Row]) -> bytes:
     """A TensorBoard event file of these rows: one scalar for each number, by step."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.record_writer import RecordWriter
 
-    with tempfile.TemporaryFile() as file:
-        writer = RecordWriter(file)
-        for at, row in enumerate(rows):
-            if at == 0:
-                writer.write(Event(wall_time=row["time_s"], file_version="brain.Event:2").SerializeToString())
-            values = [Summary.Value(tag=name, simple_value=value) for name, value in _scalars(row)]
-            event = Event(wall_time=row["time_s"], step=row["step"], summary=Summary(value=values))
-            writer.write(event.SerializeToString())
-        file.seek(0)
-        return file.read()
+    events = []
+    for row in rows:
+        if not events:
+            events.append(Event(wall_time=row["time_s"], file_version="brain.Event:2"))
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in _scalars(row)]
+        events.append(Event(wall_time=row["time_s"], step=row["step"], summary=Summary(value=values)))
+    return b"".join(_framed(event.SerializeToString()) for event in events)
+
+
+def _framed(data: bytes) -> bytes:
+    """A record of a TFRecord file (https://www.tensorflow.org/tutorials/load_data/tfrecord). tensorboard's
+    own writer does the same, but imports a second's worth of plugins."""
+    length = struct.pack("<Q", len(data))
+    return length + _masked_crc(length) + data + _masked_crc(data)
+
+
+def _masked_crc(data: bytes) -> bytes:
+    table, crc = _crc32c_table(), 0xFFFFFFFF
+    for byte in data:
+        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    crc ^= 0xFFFFFFFF
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+@functools.cache
+def _crc32c_table() -> list[int]:
+    """Of the Castagnoli polynomial, bits reversed (RFC 3720, appendix B.4)."""
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return table
 
 
 def _scalars(row: Row) -> list[tuple[str, float]]:
@@ -187,8 +207,6 @@ def _scalars(row: Row) -> list[tuple[str, float]]:
 
 def _settings(task: Any) -> dict[str, Any]:
     """What the job says of the training, flat: `lora.rank`."""
-    import dataclasses
-
     flat: dict[str, Any] = {}
     for name, value in dataclasses.asdict(task.params).items():
         parts = value.items() if isinstance(value, dict) else [(None, value)]

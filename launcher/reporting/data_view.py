@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from launcher.reporting import charts, words
@@ -47,17 +48,38 @@ def data_notes(facts: RunFacts) -> list[str]:
     notes = []
     if report.get("duplicates"):
         notes.append(f"{words.count(report['duplicates'])} training records repeat an earlier one.")
+    if report.get("near_duplicates"):
+        notes.append(
+            f"{words.count(report['near_duplicates'])} more do but for case, spaces and punctuation, "
+            "where the question ends and the answer begins."
+        )
     for split, count in (report.get("overlap") or {}).items():
         if count:
             notes.append(
                 f"{words.count(count)} prompts of the {split} split also occur in the training data."
             )
+    notes += _notes_of_files(report)
     if report.get("limited_to_records"):
         notes.append(f"A rehearsal: only the first {report['limited_to_records']} records of each split.")
     for split, tokens in (facts.prepared or {}).get("splits", {}).items():
         for reason, count in tokens.get("dropped", {}).items():
             notes.append(f"{words.count(count)} records of the {split} split were left out: {reason}.")
     return notes
+
+
+def _notes_of_files(report: Values) -> Iterator[str]:
+    """What of the records was not passed on or set aside, and which pass more or less than once."""
+    if report.get("eval_fraction"):
+        yield f"The eval split was set aside from the training records: {report['eval_fraction']:g} of them."
+    for counts in report.get("splits", {}).values():
+        for file in counts.get("files", []):
+            name = str(file.get("path", "")).rpartition("/")[2]
+            if file.get("weight", 1) != 1:
+                lines = words.count(file["lines"])
+                yield f"{name} passes {file['weight']:g} times per epoch: {lines} records."
+            lost = [f"{what} ({words.count(count)})" for what, count in sorted(file.get("lost", {}).items())]
+            if lost:
+                yield f"Not learnt from {name}, of so many records: {', '.join(lost)}."
 
 
 def bad_records(facts: RunFacts) -> list[Values]:

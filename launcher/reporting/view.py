@@ -123,6 +123,10 @@ def figures(facts: RunFacts) -> list[Values]:
         if best is not last:
             remark = f"best {words.number(best['eval_loss'])}, step {best['step']}"
         rows.append(("Evaluation loss", words.number(last["eval_loss"]), remark))
+    tuned, base = ((facts.scores or {}).get(name) or {} for name in ("tuned", "base"))
+    if tuned.get("perplexity"):
+        remark = f"base model {words.number(base['perplexity'])}" if base.get("perplexity") else ""
+        rows.append(("Perplexity of references", words.number(tuned["perplexity"]), remark))
     rates = sorted(row["tokens_per_second"] for row in facts.steps if row.get("tokens_per_second"))
     if rates:
         rows.append(("Throughput", words.count(rates[len(rates) // 2]), "tokens/s, median"))

@@ -17,6 +17,7 @@ from launcher.spec.section import Conflict, Section
 Split = Literal["train", "eval", "test"]
 SPLITS: tuple[Split, ...] = ("train", "eval", "test")
 
+JobFormat = Literal["auto", RecordFormat]
 Name = Annotated[str, Field(min_length=1)]
 _FORMATS = (
     "`messages` (lists of role and content), `conversations` (ShareGPT's and Qwen's from and value), "
@@ -58,7 +59,7 @@ class Tags(Section):
 class ReadingFields(Section):
     """What a data set can say of its records; in `data` itself, what holds where a data set says nothing."""
 
-    format: Literal["auto"] | RecordFormat | None = Field(
+    format: JobFormat | None = Field(
         None, description=f"Record format: {_FORMATS}. Left out: detected from the records of each file."
     )
     prompt_column: Name | None = Field(None, description="Short for `columns: {prompt: …}`.")
@@ -103,8 +104,8 @@ class ReadingFields(Section):
         )
 
 
-class DataSet(ReadingFields):
-    """One data set. What it leaves out is as `data` says."""
+class _Place(Section):
+    """What stands first in a data set."""
 
     path: FilePath = Field(
         description="A file, a folder of them, a pattern as `data/*.jsonl`, an address, or a name in "
@@ -120,14 +121,16 @@ class DataSet(ReadingFields):
     limit: int | None = Field(None, ge=1, description="Only its first records, so many. Left out: all.")
 
 
+class DataSet(ReadingFields, _Place):
+    """One data set. What it leaves out is as `data` says."""
+
+
 Source = FilePath | DataSet
 Sources = Source | Annotated[list[Source], Field(min_length=1)]
 
 
-class Data(ReadingFields):
-    """Data sets: JSON list, JSON lines, CSV, Parquet, Arrow or text, perhaps with gzip or zstd; local ones
-    (relative paths start at the job file), `s3://bucket/key`, or `hub://datasets/ORG/NAME@COMMIT/PATH` of the
-    Hugging Face hub. [docs/data.md](data.md) has an example of each format."""
+class _Splits(Section):
+    """What stands first in `data`."""
 
     train: Sources = Field(
         description="Training data: a file, a data set, or a list.", examples=["train.jsonl"]
@@ -150,6 +153,13 @@ class Data(ReadingFields):
         description="Mix the training records, always in the same way. Left out: mixed where there are "
         "several data sets.",
     )
+
+
+class Data(ReadingFields, _Splits):
+    """Data sets: JSON list, JSON lines, CSV, Parquet, Arrow or text, perhaps with gzip or zstd; local ones
+    (relative paths start at the job file), `s3://bucket/key`, or `hub://datasets/ORG/NAME@COMMIT/PATH` of the
+    Hugging Face hub. [docs/data.md](data.md) has an example of each format."""
+
     dataset_info: FilePath | None = Field(
         None,
         description="Folder of a `dataset_info.json` of LLaMA-Factory, whose names train, eval and test may "

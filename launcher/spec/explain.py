@@ -95,6 +95,8 @@ def section_at(model: type[Section], path: FieldPath) -> type[Section] | None:
     """The declaration of the section at `path`, also in a mapping of sections; None where there is none."""
     parts = iter(path)
     for part in parts:
+        if isinstance(part, int):  # one of a list of sections
+            continue
         field = model.model_fields.get(str(part))
         section = _section_in(field.annotation) if field else None
         if section is None or field is None:
@@ -116,7 +118,7 @@ def _findings(model: type[Section], plain: Any, error: ValidationError) -> list[
     conflicts: list[Finding] = []
     by_path: dict[FieldPath, list[Any]] = defaultdict(list)
     for item in error.errors(include_url=False):
-        path = _path_in(plain, item["loc"])
+        path = _path_in(plain, item["loc"], is_missing=item["type"] == "missing")
         if item["type"] == "conflict":
             conflicts += [_conflict(plain, path, conflict) for conflict in item["ctx"]["conflicts"]]
         else:
@@ -137,11 +139,11 @@ def _findings(model: type[Section], plain: Any, error: ValidationError) -> list[
     return [finding for finding in found if finding.path not in meant] + conflicts
 
 
-def _path_in(plain: Any, location: tuple[str | int, ...]) -> FieldPath:
+def _path_in(plain: Any, location: tuple[str | int, ...], *, is_missing: bool) -> FieldPath:
     """pydantic's location without the names of union branches and short forms, which are not in the file."""
     path: list[str | int] = []
     for index, part in enumerate(location):
-        if isinstance(plain, dict) and (part in plain or index == len(location) - 1):
+        if isinstance(plain, dict) and (part in plain or (is_missing and index == len(location) - 1)):
             plain = plain.get(str(part))
         elif isinstance(plain, list) and isinstance(part, int):
             plain = plain[part]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from artifacts.contract import Reading, RecordFormat
+from artifacts.contract import DataFile, Reading, RecordFormat
 from artifacts.dataset_info import DatasetInfoError, find_entry, read_entries
 from artifacts.filetypes import SUFFIXES, data_suffix
 from launcher.remote_data import has_pattern, is_remote, matching
@@ -37,7 +37,22 @@ class Files:
     format: RecordFormat | Literal["auto"]
     reading: Reading
     limit_records: int | None
+    weight: float
     note: str = ""
+
+    def file(
+        self, path: str, size_bytes: int, sha256: str, format: RecordFormat | Literal["auto"]
+    ) -> DataFile:
+        """One of them, once it was looked at."""
+        return DataFile(
+            path=path,
+            size_bytes=size_bytes,
+            sha256=sha256,
+            format=format,
+            reading=self.reading,
+            weight=self.weight,
+            limit_records=self.limit_records,
+        )
 
 
 class DataFiles:
@@ -49,7 +64,7 @@ class DataFiles:
 
     def of(self, data_set: DataSet) -> Files:
         """Raises NoFilesError."""
-        files = Files([], data_set.format or "auto", data_set.reading(), data_set.limit)
+        files = Files([], data_set.format or "auto", data_set.reading(), data_set.limit, data_set.weight)
         if is_remote(data_set.path):
             return dataclasses.replace(files, names=self._remote(data_set.path))
         if self._data.dataset_info is not None and "/" not in data_set.path:
@@ -85,12 +100,13 @@ class DataFiles:
             tags={**entry.reading.tags, **files.reading.tags},
         )
         unused = f" (which also says {', '.join(entry.unused)}: not used)" if entry.unused else ""
-        return Files(
-            local_files(entry.path),
-            entry.format,
-            reading,
-            data_set.limit or entry.limit_records,
-            f"as {folder.name}/dataset_info.json says{unused}",
+        return dataclasses.replace(
+            files,
+            names=local_files(entry.path),
+            format=entry.format,
+            reading=reading,
+            limit_records=data_set.limit or entry.limit_records,
+            note=f"as {folder.name}/dataset_info.json says{unused}",
         )
 
 

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifacts.filetypes import FileType
+from artifacts.head_check import check_head
 from artifacts.readers import BadRecord, RawRecord, read_text
-from artifacts.records import GoodRecord, RecordFile, check_head
+from artifacts.records import GoodRecord, RecordFile
 
 ROWS = [{"question": f"q {number}?", "answer": f'a, "{number}"\né', "topic": "x"} for number in range(700)]
 LINES = [
@@ -81,7 +82,7 @@ def test_every_type_holds_the_same_records(name: str, suffix: str, tmp_path: Pat
     records = RecordFile(path, digest=digest)
     assert [item.line for item in records if isinstance(item, GoodRecord)] == LINES
     assert records.kind.type is TYPES[name][0]
-    assert records.said == f"{records.kind}, format prompt_response (detected), columns question, answer"
+    assert records.said == f"{records.kind}, format prompt_response (detected), columns question and answer"
     assert records.lost == {"topic": 700} and records.whole
     if records.is_hashed:
         assert digest.digest() == hashlib.sha256(content).digest()

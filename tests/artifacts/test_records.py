@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifacts.formats import encode_record
-from artifacts.records import BadRecord, DataFileError, GoodRecord, RecordFile, check_head
+from artifacts.head_check import check_head
+from artifacts.records import BadRecord, DataFileError, GoodRecord, RecordFile
 from tests.artifacts.bad_data import ALPACA, BAD_FILES, GOOD, BadFile
 
 MESSAGES = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]

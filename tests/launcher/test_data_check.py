@@ -5,8 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from artifacts.contract import Reading
 from artifacts.readers import BadRecord
+from launcher.commands.data import app
 from launcher.data_check import Bucket, Report, Tokens, check, render
 from launcher.errors import UserError
 
@@ -151,3 +154,58 @@ def test_rendering() -> None:
     ]
     empty = dataclasses.replace(report, histogram=[], tokens=None, bad=[], bad_records=0)
     assert "Tokens per record" not in render(empty)
+
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+@pytest.mark.parametrize("path", sorted((DATA / "formats").iterdir()), ids=lambda path: path.name)
+def test_every_format_is_told(path: Path, tmp_path: Path) -> None:
+    report = check(path)
+    assert report.ok and report.format == path.stem and not report.duplicates
+    text = render(report)
+    assert f"format {path.stem} (detected)" in text
+    if path.stem == "custom":
+        assert "its items are made when the stage prepare runs it" in text
+    else:
+        assert report.records and report.characters
+
+
+def test_what_is_not_read_is_counted(tmp_path: Path) -> None:
+    rows = [{"question": "a?", "answer": "b", "id": number, "more": ""} for number in range(3)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"question": "A", "answer": "b!"}]))
+    report = check(path)
+    assert (report.lost, report.duplicates, report.near_duplicates) == ({"id": 3}, 2, 1)
+    assert "not passed on (of so many records): id (3)" in render(report)
+
+
+def run(*argv: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, ["check", *argv])
+    if isinstance(result.exception, UserError):
+        assert code == 2
+        return str(result.exception)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_the_command_takes_columns_folders_and_names(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("ask,reply\na b .,c\n")
+    (tmp_path / "b.csv").write_text("ask,reply\nd,\n")
+    columns = ["--column", "prompt=ask", "--column", "response=reply"]
+    said = run(str(tmp_path), *columns, "--fix-spacing", code=2)
+    assert "columns ask and reply" in said and "1 good record, 0 bad" in said and "reply is empty" in said
+    assert json.loads(run(str(tmp_path / "a*"), *columns, "--fix-spacing", "--json"))["characters"] == 5
+    assert "wrong columns: found ask, reply" in run(str(tmp_path / "a.csv"), code=2)
+    assert "2 good records" in run("identity", "--dataset-info", str(DATA / "llama_factory"))
+    assert "is for preference" in run("pairs", "--dataset-info", str(DATA / "llama_factory"), code=2)
+    assert "--column ask=prompt: is not ROLE=NAME" in run("a", "--column", "ask=prompt", code=2)
+    assert "not one of auto, messages," in run("a", "--format", "tsv", code=2)
+    assert "no file has a name of this pattern" in run(str(tmp_path / "*.json"), code=2)
+
+
+def test_tokens_are_counted_of_what_is_read(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "a.csv").write_text("ask,reply\nword word .,word\n")
+    reading = Reading(columns={"prompt": "ask", "response": "reply"}, fix_spacing=True)
+    report = check(tmp_path / "a.csv", reading=reading, tokenizer=model)
+    assert report.tokens is not None and report.tokens.longest == 3 + 4

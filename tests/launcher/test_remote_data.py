@@ -146,6 +146,30 @@ def test_the_digest_of_an_object_is_that_of_its_bytes(bucket: LocalStore) -> Non
         remote_data.digest("s3://bucket/data/absent.jsonl")
 
 
+def test_a_pattern_is_listed_where_it_lies(bucket: LocalStore) -> None:
+    bucket.write_bytes("more.jsonl", b"x")
+    bucket.write_bytes("deep/train.jsonl", b"x")
+    pattern = ADDRESS.replace("train", "*")
+    assert remote_data.listing(pattern) == [ADDRESS.replace("train", "more"), ADDRESS]
+    with pytest.raises(UserError, match="there is no such file"):
+        remote_data.listing(pattern.replace("jsonl", "csv"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits"),
+    [
+        ("s3://b/x/*.jsonl", ["s3://b/x/a.jsonl"]),
+        ("s3://b/*/a.jsonl", ["s3://b/x/a.jsonl"]),
+        ("s3://b/x/?.*", ["s3://b/x/a.jsonl", "s3://b/x/b.csv"]),
+        ("s3://b/x/y/*", ["s3://b/x/y/a.jsonl"]),
+        ("s3://c/*/*", []),
+    ],
+)
+def test_a_wildcard_does_not_reach_over_a_slash(pattern: str, fits: list[str]) -> None:
+    addresses = ["s3://b/x/y/a.jsonl", "s3://b/x/b.csv", "s3://b/x/a.jsonl"]
+    assert remote_data.matching(pattern, addresses) == fits
+
+
 # The hub ----------------------------------------------------------------------------------------------------
 
 
@@ -159,7 +183,15 @@ class Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        if self.path.startswith(f"/datasets/team/tickets/resolve/{COMMIT}/data/train.jsonl"):
+        if self.path.startswith(f"/api/datasets/team/tickets/tree/{COMMIT}"):
+            names = ("README.md", "data/train.jsonl", "data/large.jsonl", "data/old/train.jsonl")
+            found = [{"type": "file", "path": name, "size": 1, "oid": "1" * 40} for name in names]
+            self._send(200, json.dumps(found).encode(), {"Content-Type": "application/json"})
+        elif self.path.startswith(f"/api/datasets/team/tickets/revision/{COMMIT}"):
+            names = ("README.md", "data/train.jsonl", "data/large.jsonl", "data/old/train.jsonl")
+            info = {"id": "team/tickets", "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
+            self._send(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
+        elif self.path.startswith(f"/datasets/team/tickets/resolve/{COMMIT}/data/train.jsonl"):
             self._send(200, LINES, {"ETag": '"abc"', "X-Repo-Commit": COMMIT})
         else:
             self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
@@ -204,6 +236,11 @@ def test_its_digest_is_read_or_taken_from_the_hubs_list(hub: None) -> None:
     assert remote_data.digest(HUB.replace("train.jsonl", "large.jsonl")) == "e" * 64
     with pytest.raises(UserError, match="no such file"):
         remote_data.digest(HUB.replace("train.jsonl", "absent.jsonl"))
+
+
+def test_a_pattern_of_the_hub_is_listed(hub: None) -> None:
+    pattern = HUB.replace("train", "*")
+    assert remote_data.listing(pattern) == [HUB.replace("train", "large"), HUB]
 
 
 def test_a_hub_out_of_reach_is_no_mistake_of_the_user(

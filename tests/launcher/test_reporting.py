@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.reporting import charts, words
+from launcher.reporting import charts, data_view, words
 from launcher.reporting.charts import Series
-from launcher.reporting.collect import merged_steps
+from launcher.reporting.collect import RunFacts, merged_steps
 from launcher.reporting.differences import highlighted
 from launcher.reporting.timeline import Clock, stage_lines
 
@@ -149,3 +149,23 @@ def test_numbers() -> None:
         "7.8B",
     ]
     assert [words.size(value) for value in (23, 1_140, 16_400_000_000)] == ["23 B", "1.14 kB", "16.4 GB"]
+
+
+def test_what_the_data_report_says_of_its_records() -> None:
+    file = {"path": "/data/a.jsonl", "weight": 2, "lines": 8000, "lost": {"id": 4000, "messages[].name": 3}}
+    other = {"path": "/data/b.jsonl", "weight": 1.0, "lines": 3, "lost": {}}
+    report = {
+        "splits": {"train": {"files": [file, other]}},
+        "duplicates": 5,
+        "near_duplicates": 7,
+        "overlap": {"test": 0},
+        "eval_fraction": 0.05,
+    }
+    facts = RunFacts(run_id="r", plan=None, data=report)
+    assert data_view.data_notes(facts) == [
+        "5 training records repeat an earlier one.",
+        "7 more do but for case, spaces and punctuation, where the question ends and the answer begins.",
+        "The eval split was set aside from the training records: 0.05 of them.",
+        "a.jsonl passes 2 times per epoch: 8,000 records.",
+        "Not learnt from a.jsonl, of so many records: id (4,000), messages[].name (3).",
+    ]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
-from artifacts.contract import Offload
 from launcher.planning import matrix
 from launcher.planning.matrix import Cell, Option
 
@@ -33,6 +32,7 @@ def name(cell: Cell) -> str:
     usual = Cell(method=cell.method)
     method = "+".join([cell.method, *sorted(cell.options)])
     parts = [method, cell.strategy, cell.precision, "packed" if cell.packing else "unpacked"]
+    parts += ["gpu"] if cell.device == "gpu" else []
     parts += [cell.quantization] if cell.quantization != "none" else []
     parts += [cell.optimizer] if cell.optimizer != usual.optimizer else []
     parts += ["recomputing"] if cell.gradient_checkpointing else []
@@ -42,6 +42,17 @@ def name(cell: Cell) -> str:
 def all_cells() -> list[Cell]:
     """The whole product of the main axes; the others one at a time, beside every strategy."""
     return list(dict.fromkeys((*_main(), *_options(), *_optimizers(), *_checkpointing())))
+
+
+def gpu_cells() -> list[Cell]:
+    """What cores can't run, and each method and quantization on a GPU in its usual precision."""
+    axes = itertools.product(_plain_methods(), matrix.STRATEGIES, matrix.QUANTIZATIONS, ("bf16", "fp16"))
+    return [
+        dataclasses.replace(
+            cell, strategy=strategy, quantization=quantization, precision=precision, device="gpu"
+        )  # type: ignore[arg-type]
+        for cell, strategy, quantization, precision in axes
+    ]
 
 
 def _plain_methods() -> Iterator[Cell]:
@@ -86,12 +97,9 @@ def _checkpointing() -> Iterator[Cell]:
         yield Cell(method="lora", quantization=quantization, gradient_checkpointing=True)
 
 
-def offloads() -> tuple[Offload, ...]:
-    return get_args(Offload)
-
-
-def sections(cell: Cell) -> dict[str, Any]:
-    """The sections of a job that asks for the cell (its model beside)."""
+def sections(cell: Cell, ranks: int = RANKS) -> dict[str, Any]:
+    """The sections of a job that asks for the cell (its model beside), over that many workers where its
+    strategy has several."""
     method: dict[str, Any] = {"type": cell.method}
     if cell.quantization in ("nf4", "int8"):
         method["quantization"] = cell.quantization
@@ -106,7 +114,7 @@ def sections(cell: Cell) -> dict[str, Any]:
     return {
         "method": method,
         "strategy": cell.strategy,
-        "compute": {"workers": 1 if cell.strategy == "single" else RANKS},
+        "compute": {"workers": 1 if cell.strategy == "single" else ranks},
         "training": {
             "steps": 2,
             "learning_rate": 0.01,

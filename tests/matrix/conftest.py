@@ -13,7 +13,7 @@ from launcher.digests import Digests
 from launcher.machine import Machine
 from launcher.planning.matrix import Cell
 from launcher.spec.load import load_cluster, load_job
-from tests.launcher.plans import GIB, fixed_code, write_data
+from tests.launcher.plans import GIB, H100, fixed_code, write_data
 from tests.matrix import bases, cells
 from tests.matrix.pool import Pool
 
@@ -58,21 +58,21 @@ def pools() -> Iterator[Pools]:
 
 @pytest.fixture(scope="session")
 def make_plan(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Planner:
-    """The plan of a cell's job on a machine without GPUs; `sections` replaces some of the job's."""
+    """The plan of a cell's job, on a machine with or without GPUs, over `ranks` workers at most."""
     folder = tmp_path_factory.mktemp("jobs")
     write_data(folder)
     (folder / "local.yaml").write_text(f"backend: local\nstore: {folder}/store\nwork: {folder}/work\n")
     profile, digests = load_cluster(str(folder / "local.yaml")), Digests()
-    machine = Machine(cores=2, memory_bytes=8 * GIB)
 
-    def make(cell: Cell, **sections: Any) -> Plan:
+    def make(cell: Cell, ranks: int = cells.RANKS) -> Plan:
+        gpus = (H100,) * ranks if cell.device == "gpu" else ()
+        machine = Machine(cores=2, memory_bytes=8 * GIB, gpus=gpus)
         model = "gptq" if cell.quantization == "gptq" else "model"
         job = {
             "name": "cell",
             "model": {"folder": str(root / model)},
             "data": {"train": "train.jsonl"},
-            **cells.sections(cell),
-            **sections,
+            **cells.sections(cell, ranks),
         }
         (folder / "job.yaml").write_text(json.dumps(job))
         return plan.make(load_job(folder / "job.yaml"), profile, machine, code=fixed_code, digests=digests)

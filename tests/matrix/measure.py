@@ -59,7 +59,10 @@ def _facts(trainer: Any, before: dict[str, Any]) -> dict[str, Any]:
     after = _tensors(trainer)
     return {
         "trained": {name for name, parameter in parameters.items() if parameter.requires_grad},
-        "parameters": {name: _whole_size(parameter) for name, parameter in parameters.items()},
+        "shapes": {
+            name: tuple(getattr(parameter, "ds_shape", parameter.shape))
+            for name, parameter in parameters.items()
+        },
         "here": {name: after[name].numel() for name in parameters},
         "changed": {name for name in after if not _same_bits(before[name], after[name])},
         "dtensors": sum(isinstance(parameter, DTensor) for parameter in parameters.values()),
@@ -68,10 +71,6 @@ def _facts(trainer: Any, before: dict[str, Any]) -> dict[str, Any]:
         "in_group": dist.is_initialized(),
         "zero_stage": getattr(trainer.model_wrapped, "zero_optimization_stage", lambda: None)(),
     }
-
-
-def _whole_size(parameter: Any) -> int:
-    return getattr(parameter, "ds_numel", None) or parameter.numel()
 
 
 def _same_bits(one: Any, other: Any) -> bool:
@@ -88,7 +87,7 @@ def _optimizer_elements(optimizer: Any) -> int:
         optimizer = optimizer.optimizer
     total = 0
     for state in optimizer.state.values():
-        tensors = [value for value in state.values() if hasattr(value, "numel")]
+        tensors = [value for value in state.values() if getattr(value, "ndim", 0)]  # no counters of steps
         total += max(
             (t.to_local().numel() if isinstance(t, DTensor) else t.numel() for t in tensors), default=0
         )

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
+from artifacts.contract import Reading
+from artifacts.formats import RecordReader
 from tests.train.backends import VARIABLES, byte_level_backend, learnt_texts, reference_ids
 from tests.train.chat_templates import (
     CONVERSATIONS,
@@ -36,6 +38,25 @@ RECORDS |= {
 RECORDS |= {
     "tools": {"messages": TOOL_CONVERSATION, "tools": TOOLS},
     "reasoning": {"messages": REASONING_CONVERSATION},
+}
+#: A record of each format as it comes; `artifacts.formats` reads it.
+RAW = {
+    "messages": {"messages": chat("1?", "하나", system="답")},
+    "conversations": {
+        "conversations": [
+            {"from": "human", "value": "天气？"},
+            {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "北京"}}'},
+            {"from": "observation", "value": "晴"},
+            {"from": "gpt", "value": "晴天 ☀️"},
+        ]
+    },
+    "alpaca": {"instruction": "Add", "input": "1 2", "output": "3", "history": [["hi", "ho"]]},
+    "prompt_response": {"prompt": "发热？", "response": "多喝水。"},
+    "text": {"text": "Once <|im_end|> upon."},
+    "turns": {"text": "### Human: Hola### Assistant: ¡Hola!### Human: Adiós### Assistant: Chao"},
+    "dialogue": {"id": "1", "dialogue": "A: hi\r\nB: ho", "summary": "They greet."},
+    "input_target": {"input": "He go .", "target": "He goes ."},
+    "jfleg": {"sentence": "I has it .", "corrections": ["I have it . ", "", "I've got it ."]},
 }
 IN_GOLDEN = ("plain", "system", "empty system", "chinese", "korean", "emoji", "tools", "reasoning")
 
@@ -77,10 +98,34 @@ def test_what_is_learnt_is_golden(backend):
         | {"rendered": tokenizer(backend, name).template.render(TOOL_CONVERSATION[:6], TOOLS)}
         for name in TEMPLATES
     }
+    compare_golden(GOLDEN, got)
+
+
+def compare_golden(path: Path, got) -> None:
     text = json.dumps(got, ensure_ascii=False, indent=1) + "\n"
     if os.environ.get("UPDATE_GOLDEN"):
-        GOLDEN.write_text(text, encoding="utf-8")
-    assert text == GOLDEN.read_text(encoding="utf-8")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("format", RAW)
+def test_each_format_in_each_template(backend, format):
+    records = RecordReader(format, Reading(fix_spacing=format == "jfleg")).read(RAW[format])
+    assert records
+    got = {}
+    for name in TEMPLATES:
+        mine = tokenizer(backend, name)
+        documents = [encode(mine, record) for record in records]
+        got[name] = [learnt_texts(backend, document) for document in documents]
+        for record, document in zip(records, documents, strict=True):
+            if "text" in record:
+                continue
+            expected = reference_ids(
+                backend, TEMPLATES[name].jinja(), record["messages"], tools=record.get("tools")
+            )
+            assert document.input_ids.tolist()[: len(expected)] == expected, name
+    compare_golden(GOLDEN.with_name("templates-formats") / f"{format}.json", got)
 
 
 def conversation(chance: random.Random) -> tuple[list[dict], list[str], list[str]]:

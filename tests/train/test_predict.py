@@ -332,3 +332,17 @@ def test_end_of_turn_stops_although_the_config_does_not_say_so(base: Path) -> No
     tokenizer.eos_id = None
     assert answering.stop_token_ids(None, tokenizer) == [end_of_turn]
     assert answering.stop_token_ids([end_of_turn, 3], tokenizer) == sorted([3, end_of_turn])
+
+
+def test_questions_are_asked_with_their_tools_and_texts_are_none(tmp_path: Path) -> None:
+    tools = [{"type": "function", "function": {"name": "now"}}]
+    call = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"function": {"name": "now", "arguments": {}}}],
+    }
+    talk = [*conversation("Late?", "Very."), {"role": "user", "content": "Now?"}, call]
+    records = [{"text": "no question"}, {"messages": talk, "tools": tools}]
+    (tmp_path / "test-00000.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (question,) = predict.read_questions(tmp_path)
+    assert (question.prompt, question.reference, question.tools) == (talk[:2], "Very.", tools)

@@ -40,10 +40,13 @@ def apply(model: PreTrainedModel, params: TrainParams, new: Tokens) -> Any:
             f"the model has {config.num_hidden_layers} layers, method.adapter_layers is {layers}",
             f"set it to {config.num_hidden_layers} or fewer",
         )
-    return get_peft_model(
+    adapted = get_peft_model(
         model,
         AdaptionPromptConfig(task_type="CAUSAL_LM", adapter_len=prompt.virtual_tokens, adapter_layers=layers),
     )
+    # PEFT keeps the model's forward of now; hooks, and a loss that is installed later, come by calling it.
+    adapted.base_model.forward = lambda *inputs, **more: model(*inputs, **more)
+    return adapted
 
 
 @functools.cache

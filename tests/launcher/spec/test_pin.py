@@ -220,6 +220,11 @@ FILES = {"s3://bucket/data/a.jsonl": "1" * 64, "s3://bucket/data/b.jsonl": "2" *
             '\n  pins:\n    {"s3://bucket/data/a.jsonl": "A"}  # before\n  train: [s3://bucket/data/a.jsonl]',
         ),
         (
+            "\n  train:\n    - {path: s3://bucket/data/a.jsonl, weight: 2}\n    - path: s3://bucket/data/?.jsonl",
+            "\n  train:\n    - {path: s3://bucket/data/a.jsonl, weight: 2}\n    - path: s3://bucket/data/?.jsonl"
+            '\n  pins: {"s3://bucket/data/a.jsonl": "A", "s3://bucket/data/b.jsonl": "B"}',
+        ),
+        (
             " {train: 's3://bucket/data/a.jsonl', pins: {gone: x}}",
             ' {train: \'s3://bucket/data/a.jsonl\', pins: {"s3://bucket/data/a.jsonl": "A"}}',
         ),
@@ -229,6 +234,7 @@ def test_digests_of_remote_data_are_written(
     data: str, pinned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("launcher.remote_data.digest", FILES.__getitem__)
+    monkeypatch.setattr("launcher.remote_data.listing", lambda pattern: list(FILES))
     path = tmp_path / "job.yaml"
     path.write_text(f"name: bot\nmodel: {{twin: {{}}}}\ndata:{data}\n# the end\n")
     expected = pinned.replace('"A"', f'"{"1" * 64}"').replace('"B"', f'"{"2" * 64}"')
@@ -237,4 +243,5 @@ def test_digests_of_remote_data_are_written(
     assert {change.after for change in changes} - {"(removed)"} <= set(FILES.values())
     assert set(load_job(path).value.data.pins) <= set(FILES)
     monkeypatch.setattr("launcher.remote_data.digest", None)  # a pin stays, unread
+    monkeypatch.setattr("launcher.remote_data.listing", None)
     assert pin_job(path) == []

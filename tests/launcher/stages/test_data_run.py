@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import gzip
 import hashlib
 import json
 import re
@@ -194,3 +196,138 @@ def test_a_failing_write_comes_out(
     with pytest.raises(OSError, match="No space left"):
         data_run.run(stage, store, Events(LocalStore(tmp_path / "events"), "run", "data", flush_every_s=1e9))
     assert list(store.list("data")) == []
+
+
+def rows(count: int, start: int = 0) -> list[tuple[str, str]]:
+    return [(f"question {n}?", f"answer {n}") for n in range(start, start + count)]
+
+
+def test_weights_repeat_and_thin_out_a_data_set(store: LocalStore, tmp_path: Path) -> None:
+    half = dataclasses.replace(data_file(tmp_path / "a.jsonl", alpaca(*rows(10))), weight=0.5)
+    twice = dataclasses.replace(data_file(tmp_path / "b.jsonl", alpaca(*rows(3, 10))), weight=2, data_set=1)
+    report = run(store, {"train": [half, twice]})
+    found = staged(store, "train")
+    assert len(found) == 11 and [found.count(row) for row in rows(3, 10)] == [2, 2, 2]
+    assert len(set(found) & set(rows(10))) == 5
+    assert [(file.records, file.lines) for file in report.splits["train"].files] == [(10, 5), (3, 6)]
+    assert report.duplicates == report.near_duplicates == 0 and report.splits["train"].records == 11
+
+
+def test_a_limit_is_of_the_data_set(store: LocalStore, tmp_path: Path) -> None:
+    files = [data_file(tmp_path / f"{n}.jsonl", alpaca(*rows(3, 3 * n))) for n in range(4)]
+    limited = [dataclasses.replace(file, limit_records=4) for file in files[:3]]
+    other = dataclasses.replace(files[3], data_set=1)
+    report = run(store, {"train": [*limited, other]})
+    assert staged(store, "train") == rows(4) + rows(3, 9)
+    assert [file.records for file in report.splits["train"].files] == [3, 1, 3]
+
+
+def test_a_rehearsal_takes_some_of_every_data_set(store: LocalStore, tmp_path: Path) -> None:
+    files = [
+        dataclasses.replace(data_file(tmp_path / f"{n}.jsonl", alpaca(*rows(9, 9 * n))), data_set=n)
+        for n in range(3)
+    ]
+    run(store, {"train": files}, limit_records=6)
+    assert staged(store, "train") == [row for n in range(3) for row in rows(2, 9 * n)]
+
+
+def test_a_share_is_set_aside(store: LocalStore, tmp_path: Path) -> None:
+    train = data_file(tmp_path / "a.jsonl", alpaca(*rows(200), *rows(5)))
+    test = data_file(tmp_path / "t.jsonl", alpaca(*rows(3)))
+    report = run(store, {"train": [train], "test": [test]}, eval_fraction=0.1)
+    kept, aside = staged(store, "train"), staged(store, "eval")
+    assert sorted(kept + aside) == sorted(rows(200) + rows(5)) and 5 < len(aside) < 45
+    assert not set(kept) & set(aside) and report.overlap["eval"] == 0
+    assert report.splits["eval"].files[0].said == "set aside, 0.1 of the questions"
+    marker = read_marker(store, OUTPUT)
+    assert marker is not None and marker.facts["records"] == {
+        "train": len(kept),
+        "eval": len(aside),
+        "test": 3,
+    }
+
+
+def test_nothing_can_be_set_aside_of_one_question(store: LocalStore, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none is left for train: too few different questions"):
+        run(
+            store,
+            {"train": [data_file(tmp_path / "a.jsonl", alpaca(("q", "a"), ("q", "b")))]},
+            eval_fraction=0.5,
+        )
+    assert list(store.list("data")) == []
+
+
+def test_a_shuffle_mixes_the_training_records_alone(store: LocalStore, tmp_path: Path) -> None:
+    splits = {name: [data_file(tmp_path / f"{name}.jsonl", alpaca(*rows(50)))] for name in ("train", "test")}
+    report = run(store, splits, shuffle=True)
+    assert staged(store, "test") == rows(50)
+    mixed = staged(store, "train")
+    assert mixed != rows(50) and sorted(mixed) == sorted(rows(50)) and report.shuffled
+    again = LocalStore(tmp_path / "again")
+    run(again, splits, shuffle=True)
+    assert staged(again, "train") == mixed
+
+
+def test_near_duplicates_are_counted(store: LocalStore, tmp_path: Path) -> None:
+    long = "Spaces  and\ncase change, over and over. " * 20
+    pairs = [
+        ("What is 2+2?", "4."),
+        ("what is  2 + 2", "4"),
+        ("What is 2+2?", "4."),
+        ("What is 2+3?", "5"),
+        (long, "b"),
+    ]
+    near = (long.upper().replace("  ", " ") + "!", "B")
+    report = run(store, {"train": [data_file(tmp_path / "a.jsonl", alpaca(*pairs, near))]})
+    assert (report.duplicates, report.near_duplicates) == (1, 2)
+
+
+def test_what_is_not_passed_on_is_reported(store: LocalStore, tmp_path: Path) -> None:
+    record = {"instruction": "a", "output": "b", "score": 1, "note": ""}
+    file = data_file(tmp_path / "a.jsonl", (json.dumps(record) + "\n").encode() * 2)
+    report = run(store, {"train": [file]})
+    assert report.splits["train"].files[0].lost == {"score": 2}
+
+
+def test_texts_tools_and_calls_are_staged(store: LocalStore, tmp_path: Path) -> None:
+    text = dataclasses.replace(data_file(tmp_path / "a.txt", b"one\ntwo\n"), format="text")
+    call = {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": "{}"}]}
+    messages = [{"role": "user", "content": "q"}, call]
+    lines = json.dumps({"messages": messages, "tools": [{"name": "f"}]}).encode() + b"\n"
+    chat = dataclasses.replace(data_file(tmp_path / "b.jsonl", lines * 2), format="messages", data_set=1)
+    report = run(store, {"train": [text, chat]})
+    staged_lines = store.read_bytes(f"{OUTPUT}/train-00000.jsonl").splitlines()
+    assert [json.loads(line).get("text") for line in staged_lines] == ["one", "two", None, None]
+    assert json.loads(staged_lines[2])["tools"][0]["function"] == {"name": "f"}
+    assert (
+        report.splits["train"].characters == {"text": 6, "user": 2, "assistant": 0} and report.duplicates == 1
+    )
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_a_compressed_file_that_changed_is_refused(suffix: str, store: LocalStore, tmp_path: Path) -> None:
+    import pyarrow
+
+    def packed(content: bytes) -> bytes:
+        raw = gzip.compress(content, mtime=0)
+        return raw if suffix == "gz" else pyarrow.compress(content, codec="zstd", asbytes=True)
+
+    path = tmp_path / f"a.jsonl.{suffix}"
+    planned = data_file(path, packed(alpaca(("aa", "bb"))))
+    run(store, {"train": [planned]})
+    assert staged(store, "train") == [("aa", "bb")]
+    other = packed(alpaca(("aa", "cc")))
+    path.write_bytes(other + b"\0" * (planned.size_bytes - len(other)))
+    with pytest.raises(UserError, match=r"changed since the plan|damaged"):
+        run(store, {"train": [planned]})
+
+
+def test_a_custom_file_is_carried_along(store: LocalStore, tmp_path: Path) -> None:
+    source = b"raise SystemExit\ndef get_custom_dataset(config, tokenizer, split): return []\n"
+    file = dataclasses.replace(data_file(tmp_path / "mine.py", source), format="custom")
+    report = run(store, {"train": [file], "eval": [file]})
+    assert store.read_bytes(f"{OUTPUT}/custom.py") == source and verify(store, OUTPUT) == []
+    assert report.splits["eval"].shards == [] and "custom" in report.splits["train"].files[0].said
+    (tmp_path / "mine.py").write_bytes(source.replace(b"[]", b"()"))
+    with pytest.raises(UserError, match="changed since the plan"):
+        run(store, {"train": [file]})
