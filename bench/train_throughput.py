@@ -27,11 +27,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
+import environments
+import training_inputs
 
-import environments  # noqa: E402
-import training_inputs  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))
 
 SYSTEMS = {
     "ours": "slipway",

@@ -1,7 +1,8 @@
 """Axolotl's own training: its configuration, model loader, multipack sampler, collator and trainer.
 
 The documents come as a pre-tokenized data set and are packed by its multipack sampler, in their order
-(`sample_packing_sequentially`), which makes the rows of the other systems.
+(`sample_packing_sequentially`), which makes the rows of the other systems. Of its LoRA kernels, which it
+takes by default, those that a CPU can run are on.
 
 Run by bench/train_throughput.py.
 """
@@ -50,6 +51,9 @@ def run(work: Path, precision: str, steps: int) -> dict[str, Any]:
                 "lora_r": training_cost.LORA_RANK,
                 "lora_alpha": training_cost.LORA_ALPHA,
                 "lora_target_linear": True,
+                "lora_qkv_kernel": True,
+                "lora_o_kernel": True,
+                "lora_mlp_kernel": False,  # Triton's: it needs a GPU
                 "micro_batch_size": 1,
                 "gradient_accumulation_steps": 1,
                 "max_steps": steps,
