@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from artifacts.contract import EXIT_DONE, EXIT_DRAINED, EXIT_FAILED, EXIT_USER_ERROR, TrainParams
+from artifacts.contract import (
+    EXIT_DONE,
+    EXIT_DRAINED,
+    EXIT_FAILED,
+    EXIT_USER_ERROR,
+    TrainParams,
+    canonical_json,
+)
 from artifacts.events import stop_key
 from artifacts.local import LocalStore
 from artifacts.manifest import FileEntry, is_complete, read_marker, verify
@@ -57,13 +64,14 @@ def said(store: LocalStore, kind: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Uninterrupted trainings, each made once."""
-    made: dict[TrainParams, LocalStore] = {}
+    made: dict[bytes, LocalStore] = {}
 
     def of(wanted: TrainParams) -> LocalStore:
-        if wanted not in made:
-            made[wanted] = stage_runs.make_inputs(tmp_path_factory.mktemp("whole"))
-            assert stage_runs.run(made[wanted], wanted) == EXIT_DONE
-        return made[wanted]
+        key = canonical_json(wanted)
+        if key not in made:
+            made[key] = stage_runs.make_inputs(tmp_path_factory.mktemp("whole"))
+            assert stage_runs.run(made[key], wanted) == EXIT_DONE
+        return made[key]
 
     return of
 
