@@ -29,6 +29,7 @@ TOKENIZER_FILES = (
     "additional_chat_templates/*",
     "spiece.model",
     "sentencepiece*",
+    "generation_config.json",  # which tokens end an answer, where the template changed that
 )
 
 

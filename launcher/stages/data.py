@@ -60,7 +60,7 @@ def _mixtures(job: Loaded[Job], splits: Mapping[str, list[DataFile]]) -> Iterato
             way_out = "write the questions to a file of messages"
         elif files and split == "train" and data.eval_fraction is not None:
             what, why = "data.eval_fraction", "of a custom file's items nothing can be set aside"
-            way_out = "name it in data.eval as well: it is called with another split"
+            way_out = "name it in data.eval as well: it is called with split='validation'"
         if why:
             yield Problem(where=job.where(what), what=what, why=why, way_out=way_out)
     if len({file.sha256 for files in custom.values() for file in files}) > 1:
