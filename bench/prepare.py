@@ -21,6 +21,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import environments
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -39,8 +41,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=40_000)
     parser.add_argument("--peers", action="store_true", help="LLaMA-Factory and TRL, too")
     for name in PEERS:
-        default = Path(sys.prefix) / f"bench-{name}"
-        parser.add_argument(f"--{name}", type=Path, default=default, help=f"environment for {name}")
+        parser.add_argument(f"--{name}", type=Path, help=f"environment for {name}")
     parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)
     parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -54,7 +55,7 @@ def main() -> None:
         for name, label in MEASURES.items():
             show(label, text_bytes, [sys.executable, __file__, "--measure", name, "--store", folder])
         for name, label in PEERS.items() if options.peers else ():
-            python = peer_python(name, getattr(options, name))
+            python = environments.peer_python(name, getattr(options, name))
             show(label, text_bytes, [python, str(ROOT / f"bench/peers/{name}_prepare.py"), folder])
 
 
@@ -68,21 +69,6 @@ def show(label: str, text_bytes: int, command: list[str]) -> None:
         f"{text_bytes / 1e6 / result['cpu_s']:10.2f}{result['peak_rss_bytes'] / 1e6:8.0f}",
         flush=True,
     )
-
-
-def peer_python(name: str, folder: Path) -> str:
-    """The peer's interpreter. Installed on the first call."""
-    if name == "trl":
-        from bench.train_throughput import trl_python
-
-        return trl_python(folder)
-    python = folder / "bin" / "python"
-    if not python.exists():
-        uv = Path(sys.executable).parent / "uv"
-        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
-        requirements = ROOT / "requirements" / f"bench-{name}.in"
-        subprocess.run([uv, "pip", "install", "--quiet", "--python", python, "-r", requirements], check=True)
-    return str(python)
 
 
 def make_inputs(folder: Path, records: int) -> int:

@@ -181,7 +181,8 @@ def _tell_left_out(events: Events, split: str, counts: SplitStatistics) -> None:
 def _total_records(context: StageContext) -> int | None:
     manifest = read_marker(context.store, context.stage.inputs["data"])
     counts = manifest.facts.get("records") if manifest else None
-    return sum(counts.get(split, 0) for split in PREPARED_SPLITS) if counts else None
+    # Of a custom file none are counted.
+    return sum(counts.get(split, 0) for split in PREPARED_SPLITS) or None if counts else None
 
 
 def _require_sequences(statistics: dict[str, SplitStatistics], params: PrepareParams) -> None:

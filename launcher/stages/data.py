@@ -60,7 +60,7 @@ def _mixtures(job: Loaded[Job], splits: Mapping[str, list[DataFile]]) -> Iterato
             way_out = "write the questions to a file of messages"
         elif files and split == "train" and data.eval_fraction is not None:
             what, why = "data.eval_fraction", "of a custom file's items nothing can be set aside"
-            way_out = "name it in data.eval as well: it is called with another split"
+            way_out = "name it in data.eval as well: it is called with split='validation'"
         if why:
             yield Problem(where=job.where(what), what=what, why=why, way_out=way_out)
     if len({file.sha256 for files in custom.values() for file in files}) > 1:
@@ -72,7 +72,7 @@ def _mixtures(job: Loaded[Job], splits: Mapping[str, list[DataFile]]) -> Iterato
 
 def _derived(data: Data) -> Iterator[Derived]:
     if data.eval_fraction is not None:
-        reason = "that share of the training records is set aside, by their questions"
+        reason = f"{data.eval_fraction:g} of the training records, set aside by their questions"
         yield Derived(field="data.eval", value=data.eval_fraction, reason=reason)
     if data.shuffle is None and _shuffles(data):
         yield Derived(field="data.shuffle", value=True, reason="mixed, as there are several data sets")

@@ -128,8 +128,10 @@ def test_windows_lose_nothing(tmp_path, monkeypatch, window):
 def test_a_model_without_a_template_is_the_users_error(tmp_path):
     store = store_with_model(tmp_path, train=SHORT)
     (tmp_path / "models/key/chat_template.jinja").unlink()
-    with pytest.raises(StageUserError, match="no chat template"):
-        prepare(store)
+    with pytest.raises(StageUserError, match=r"no chat template.*template: chatml"):
+        prepare(store, on_error="skip")
+    put_records(store, train=[{"text": "Texts need none."}])
+    assert prepare(store)["splits"]["train"]["documents"] == 1
 
 
 def test_padding_labels_never_occur_because_nothing_is_padded(tmp_path):

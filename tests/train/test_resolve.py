@@ -92,6 +92,14 @@ def test_plain_transformers_render_the_same_tokens(model, tmp_path, case, kind):
     assert tokenizer.pad_token
 
 
+def test_generating_ends_at_the_templates_end_of_turn(model, tmp_path):
+    (own,) = resolve(model, tmp_path).stop_token_ids
+    assert not (tmp_path / "tokenizer" / "generation_config.json").exists()  # as the model declares it
+    resolved = resolve_tokenizer(model, TemplateParams(name="llama3"), tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "generation_config.json").read_text())
+    assert config["eos_token_id"] == [own, resolved.added_tokens["<|eot_id|>"]]
+
+
 def test_new_chat_tokens_are_single_ones(model, tmp_path):
     resolved = resolve(model, tmp_path, name="gemma")
     tokenizer = plain(resolved.folder)

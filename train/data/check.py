@@ -37,13 +37,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--reading", default="{}", help="artifacts.contract.Reading, as JSON")
     parser.add_argument("--max-length", type=int, required=True, help="tokens per sequence")
     options = parser.parse_args(argv)
+    records = RecordFile(options.file, options.format, decode(Reading, json.loads(options.reading)))
     try:
-        tokenizer = load_chat_tokenizer(options.tokenizer)
+        measured = measure(records, load_chat_tokenizer(options.tokenizer), options.max_length)
     except StageUserError as error:
         print(error, file=sys.stderr)
         return EXIT_USER_ERROR
-    records = RecordFile(options.file, options.format, decode(Reading, json.loads(options.reading)))
-    print(json.dumps(measure(records, tokenizer, options.max_length)))
+    print(json.dumps(measured))
     return EXIT_DONE
 
 

@@ -30,7 +30,8 @@ QWEN2_SPLIT = (
 def load_chat_tokenizer(
     folder: Path, *, trust_remote_code: bool = False, train_on: TrainOn = "assistant"
 ) -> ChatTokenizer:
-    """Raises StageUserError where the folder has no usable tokenizer or no chat template."""
+    """Raises StageUserError where the folder has no usable tokenizer. One without a chat template is for
+    texts alone: it raises at the first conversation."""
     config = read_json(folder / "tokenizer_config.json")
     if loads_as_saved(folder, config):
         backend = _read_backend(folder / "tokenizer.json")
@@ -40,11 +41,6 @@ def load_chat_tokenizer(
         tokenizer = load_with_transformers(folder, trust_remote_code)
         backend, names = tokenizer.backend_tokenizer, dict(tokenizer.special_tokens_map)
         template = tokenizer.get_chat_template() if tokenizer.chat_template else None
-    if not template:
-        raise StageUserError(
-            f"{folder}: the tokenizer has no chat template",
-            "name one in the job (template: chatml, …), or use an instruction-tuned model",
-        )
     try:
         return ChatTokenizer(backend, template, names, train_on=train_on)
     except TemplateError as error:

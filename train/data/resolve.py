@@ -2,7 +2,7 @@
 
 Everything behind `prepare` uses that folder, so that training, answering and whoever loads the model later
 render the same tokens. It loads with plain transformers. Where nothing is asked for, it is a copy of the
-model's own files.
+model's own files. Beside the tokenizer may lie a `generation_config.json` with the tokens that end an answer.
 """
 
 from __future__ import annotations
@@ -100,12 +100,10 @@ def resolve_tokenizer(
     if changes:
         _declare(folder, changes)
         chat = load_chat_tokenizer(folder, trust_remote_code=trust_remote_code, train_on=train_on)
+    stop_token_ids = _stop_token_ids(chat, wanted)
+    _write_generation_config(model, folder, stop_token_ids)
     return ResolvedTokenizer(
-        folder,
-        chat,
-        template=wanted.template,
-        added_tokens=added,
-        stop_token_ids=_stop_token_ids(chat, wanted),
+        folder, chat, template=wanted.template, added_tokens=added, stop_token_ids=stop_token_ids
     )
 
 
@@ -235,6 +233,17 @@ def _stop_token_ids(chat: ChatTokenizer, wanted: _Wanted) -> list[int]:
     texts = (*wanted.stop_words, chat.template.end_of_turn.strip())
     ids = {chat.backend.token_to_id(text) for text in texts if text} | {chat.eos_id}
     return sorted(token for token in ids if token is not None)
+
+
+def _write_generation_config(model: Path, folder: Path, stop_token_ids: list[int]) -> None:
+    """The model's own, with all that ends an answer, where that says less: who generates with the trained
+    model looks there, not at the tokenizer."""
+    config = read_json(model / "generation_config.json")
+    declared = config.get("eos_token_id", read_json(model / "config.json").get("eos_token_id"))
+    known = declared if isinstance(declared, list) else [] if declared is None else [declared]
+    if not set(stop_token_ids) <= set(known):
+        ids = [*known, *(token for token in stop_token_ids if token not in known)]
+        _write_json(folder / "generation_config.json", config | {"eos_token_id": ids})
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ in any case.
 from __future__ import annotations
 
 import array
+import functools
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from train.data.quoted import QuotedTokens
 from train.data.records import Record
 from train.data.templates import ChatTemplate, Rendered, TemplateError, Tools
 from train.data.texts import Message
+from train.stage import StageUserError
 
 # A batch is handed to the library at once. An encoding takes some 100 bytes a token until its ids are copied.
 BATCH_RECORDS = 1024
@@ -44,7 +46,7 @@ class Document:
     def __len__(self) -> int:
         return len(self.input_ids)
 
-    @property
+    @functools.cached_property
     def supervised_tokens(self) -> int:
         return int(np.count_nonzero(self.labels != IGNORED_LABEL))
 
@@ -68,13 +70,14 @@ class ChatTokenizer:
 
     `special_tokens` maps names (`eos_token`) to texts. `train.data.loading` makes one from a model folder.
     `train_on`: what is learnt of a conversation: each of the assistant's turns, the last message alone, or
-    everything; in any case but those turns with `train: false`.
+    everything; in any case but those turns with `train: false`. Without a template only texts can be
+    encoded: a conversation raises StageUserError.
     """
 
     def __init__(
         self,
         backend: Tokenizer,
-        template: str,
+        template: str | None,
         special_tokens: Mapping[str, str],
         *,
         train_on: TrainOn = "assistant",
@@ -85,6 +88,8 @@ class ChatTokenizer:
         self.train_on = train_on
         self.special_tokens = dict(special_tokens)
         special = [token.content for token in backend.get_added_tokens_decoder().values() if token.special]
+        self._has_template = template is not None
+        template = template or ""
         self.template = ChatTemplate(template, special_tokens, special)
         self.sha256 = hashlib.sha256(backend.to_str().encode()).hexdigest()
         self.template_sha256 = hashlib.sha256(template.encode()).hexdigest()
@@ -110,6 +115,7 @@ class ChatTokenizer:
 
     def encode_prompt(self, messages: Sequence[Message], tools: Tools = None) -> list[int]:
         """The token ids that a model is asked with: the messages and the generation prompt."""
+        self._require_template()
         text = self.template.render(
             self._quoted.mark(messages), self._quoted.mark(tools), generation_prompt=True
         )
@@ -141,7 +147,15 @@ class ChatTokenizer:
                 return error
         return self._encode_marked(item) if quotes else item
 
+    def _require_template(self) -> None:
+        if not self._has_template:
+            raise StageUserError(
+                "the tokenizer has no chat template, and the data hold conversations",
+                "name one in the job (template: chatml, …), or use an instruction-tuned model",
+            )
+
     def _render_conversation(self, messages: Sequence[Message], tools: Tools) -> _Item:
+        self._require_template()
         skipped = {index for index, message in enumerate(messages) if message.get("train") is False}
         if any("train" in message for message in messages):
             messages = [

@@ -30,6 +30,9 @@ def config(params: TrainParams, model: Path | None = None) -> Any:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=_COMPUTE[params.precision],
+            # FSDP splits tensors of one type alone: bytes go in the wrapping of the other weights'
+            # (huggingface/accelerate#3983).
+            bnb_4bit_quant_storage=_COMPUTE[params.precision] if params.strategy == "fsdp" else torch.uint8,
         )
     if params.quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
