@@ -42,13 +42,15 @@ class DataReport:
     `duplicates` counts training records that repeat an earlier one, message by message, and
     `near_duplicates` those that do so but for case, spaces and punctuation; weights repeat nothing.
     `overlap` counts by split (eval, test) the records whose prompt, all messages but the last, is also a
-    training record's. All are found by 64-bit hashes.
+    training record's, `eval_test_overlap` those of test that are also in eval. All are found by 64-bit
+    hashes.
     """
 
     splits: dict[str, SplitReport]
     duplicates: int = 0
     near_duplicates: int = 0
     overlap: dict[str, int] = field(default_factory=dict)
+    eval_test_overlap: int = 0
     eval_fraction: float | None = None  # of the training records, set aside as eval
     shuffled: bool = False
     limited_to_records: int | None = None  # per split, in a rehearsal

@@ -66,7 +66,7 @@ class StepBoundary(TrainerCallback):
         if params.early_stopping is not None and fruitless >= params.early_stopping:
             control.should_training_stop, control.should_save = True, False
             trainer.stopped = False
-            trainer.say(
+            trainer.progress.say(
                 f"stopped early at step {step}: no lower evaluation loss than "
                 f"{state.best_metric:.4g} of step {state.best_global_step} in {fruitless} evaluations"
             )

@@ -121,13 +121,13 @@ def train_rank(task: TrainTask) -> Outcome:
         train_split=train_split,
         eval_split=eval_split or None,  # one without rows is none
     )
-    trainer.say(f"attention: {attention.used_by(base)}", attention=attention.used_by(base))
+    trainer.progress.say(f"attention: {attention.used_by(base)}", attention=attention.used_by(base))
     # Dropout differs by rank. A checkpoint of as many ranks brings its own state.
     set_seed((params.seed + 1 + task.rank + _SEED_STRIDE * resumed_step(task)) % 2**32)
     trainer.train(resume_from_checkpoint=str(task.resume_from) if task.resume_from else None)
-    trainer.flush_metrics()
     if not trainer.stopped:
         trainer.write_final()
+    trainer.progress.close()
     return Outcome("drained" if trainer.stopped else "done", trainer.state.global_step)
 
 

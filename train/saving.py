@@ -63,7 +63,7 @@ def write_final(trainer: Any) -> None:
     if trainer.best_step not in (None, step):
         step = trainer.best_step
         load_weights(trainer, task.checkpointer.folder_of(step))
-        trainer.say(
+        trainer.progress.say(
             f"final is of step {step}, whose evaluation loss {trainer.state.best_metric:.4g} is lowest"
         )
     folder = task.work / "final"
@@ -84,7 +84,7 @@ def write_final(trainer: Any) -> None:
     if not writes:
         return
     weights.copy_tokenizer(task.prepared / TOKENIZER_FOLDER, folder)
-    trainer.flush_metrics()
+    trainer.progress.flush()
     artifact = ArtifactWriter(task.store, f"{task.prefix}/final")
     artifact.add_folder(folder, move=True)
     rows = metrics.merged_from(task.store, task.prefix)

@@ -63,7 +63,8 @@ def join(shard: Shard, device: str) -> None:
 
     os.environ |= {
         "RANK": str(shard.rank),
-        "LOCAL_RANK": str(shard.rank),
+        # by which transformers chooses the device
+        "LOCAL_RANK": str(shard.rank) if device == "cpu" else device.removeprefix("cuda:"),
         "WORLD_SIZE": str(shard.size),
         "LOCAL_WORLD_SIZE": str(shard.size),
         "MASTER_ADDR": "127.0.0.1",

@@ -106,13 +106,22 @@ def shard_group_size(params: TrainParams, node_ranks: int) -> int:
     return node_ranks
 
 
-def spread_over_mesh(state: Any, *, world_size: int, shard_size: int, device_type: str) -> None:
-    """Have accelerate shard over a two-dimensional mesh of `world_size / shard_size` replicas: the ranks of a
-    node, which follow one another, hold one together. `state` is accelerate's `AcceleratorState`."""
+def use_fsdp(state: Any, params: TrainParams, shard_size: int, *, device_type: str) -> None:
+    """Have accelerate shard by FSDP2 over `shard_size` ranks; `state` is its `AcceleratorState`. By itself it
+    would silently make FSDP a DDP on CPU (1.15), and its own plugin rounds the loss in mixed precision.
+
+    Where that is not all ranks, over a two-dimensional mesh: the ranks of a node, which follow one another,
+    hold a replica together.
+    """
     from accelerate.parallelism_config import ParallelismConfig
+    from accelerate.utils import DistributedType
     from torch.distributed.device_mesh import init_device_mesh
 
-    replicas = world_size // shard_size
+    state.distributed_type = DistributedType.FSDP
+    state.fsdp_plugin = fsdp_plugin(params, on_gpu=device_type == "cuda")
+    if shard_size == params.world_size:
+        return
+    replicas = params.world_size // shard_size
     state.parallelism_config = ParallelismConfig(dp_replicate_size=replicas, dp_shard_size=shard_size)
     names = tuple(state.parallelism_config.fsdp_dim_names)
     state.device_mesh = init_device_mesh(device_type, (replicas, shard_size), mesh_dim_names=names)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +20,9 @@ from train import loss, metrics, neftune, optimizers, strategies, weights
 from train.boundary import StepBoundary
 from train.data.collate import Collator, Rows
 from train.data.order import RankBatches
+from train.progress import Progress
 from train.schedule import Schedule
 from train.stage import StageError
-from train.trackers import Trackers
 
 # Trainer's module would import datasets and pandas (1.3 s), only to compare types with what we don't use.
 transformers.utils.is_datasets_available = lambda: False
@@ -72,29 +71,16 @@ class RankTrainer(Trainer):
         self.meter = metrics.Meter()
         self.stop_votes = 0
         self.stopped = False
-        self._rows = self._trackers = None
-        if self.is_world_process_zero():
-            self._rows = metrics.writer(task.store, task.prefix, task.attempt)
-            self._trackers = Trackers.of_environment(task, os.environ)
+        self.progress = Progress(task, writes=self.is_world_process_zero())
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
         if self.task.params.strategy != "fsdp":
             return
-        # accelerate 1.15 silently makes FSDP a DDP on CPU; and its plugin rounds the loss in mixed precision.
-        from accelerate.utils import DistributedType
-
-        state = self.accelerator.state
-        state.distributed_type = DistributedType.FSDP
-        state.fsdp_plugin = strategies.fsdp_plugin(self.task.params, on_gpu=self.args.device.type == "cuda")
+        strategies.use_fsdp(
+            self.accelerator.state, self.task.params, self.shard_size, device_type=self.args.device.type
+        )
         self.is_fsdp_enabled = True
-        if self.shard_size < self.task.world_size:
-            strategies.spread_over_mesh(
-                state,
-                world_size=self.task.world_size,
-                shard_size=self.shard_size,
-                device_type=self.args.device.type,
-            )
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -195,8 +181,6 @@ class RankTrainer(Trainer):
         worst = torch.tensor([data_wait_s, float(metrics.peak_memory_bytes())], dtype=torch.float64)
         if self.task.world_size > 1:
             dist.all_reduce(worst, op=dist.ReduceOp.MAX)
-        if self._rows is None:
-            return
         data_wait_s, memory_bytes = worst.tolist()
         peak = self.task.params.peak_flops_per_second
         row = metrics.step_row(
@@ -213,30 +197,7 @@ class RankTrainer(Trainer):
             flops=self.flops,
             peak_flops_per_second=peak * self.task.world_size if peak else None,
         )
-        self._append(row)
-        if self.task.events is not None:
-            self.task.events.progress(
-                self.state.global_step,
-                self.schedule.max_steps,
-                "steps",
-                loss=row["loss"],
-                tokens_per_second=row["tokens_per_second"],
-                epoch=row["epoch"],
-            )
-
-    def _append(self, row: dict[str, Any]) -> None:
-        self._rows.append(row)
-        self._trackers.append(row)
-
-    def flush_metrics(self) -> None:
-        if self._rows is not None:
-            self._rows.flush()
-            self._trackers.flush()
-
-    def say(self, text: str, **facts: Any) -> None:
-        """Tell the run's events; rank 0 has them."""
-        if self.task.events is not None:
-            self.task.events.say("note", text=text, **facts)
+        self.progress.step(row, self.schedule.max_steps)
 
     # -- evaluation ------------------------------------------------------------------------------------------
 
@@ -258,14 +219,14 @@ class RankTrainer(Trainer):
             dist.all_reduce(sums)
         model.train()
         eval_loss = float(sums[0] / max(sums[1].item(), 1.0))
-        if self._rows is not None and math.isfinite(eval_loss):
+        if math.isfinite(eval_loss):
             row = metrics.evaluation_row(
                 step=self.state.global_step,
                 epoch=self.state.epoch or 0.0,
                 eval_loss=eval_loss,
                 attempt=self.task.attempt,
             )
-            self._append(row)
+            self.progress.append(row)
         self.meter.go_on()
         answer = {"eval_loss": eval_loss}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, answer)
@@ -277,7 +238,7 @@ class RankTrainer(Trainer):
         if self.task.checkpointer is None:
             return
         self.meter.pause()
-        self.flush_metrics()
+        self.progress.flush()
         self.task.checkpointer.save(self, self.state.global_step)
         self.meter.go_on()
 
@@ -296,5 +257,3 @@ class RankTrainer(Trainer):
 
     def write_final(self) -> None:
         saving.write_final(self)
-        if self._trackers is not None:
-            self._trackers.close()

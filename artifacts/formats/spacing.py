@@ -21,10 +21,10 @@ _REPAIRS = [
 
 
 def fix_spacing(text: str) -> str:
-    """`text` without the spaces before closing punctuation and contractions."""
+    """`text` without the spaces before closing punctuation and contractions, and at its ends."""
     for pattern, replacement in _REPAIRS:
         text = pattern.sub(replacement, text)
-    return text
+    return text.strip(" ")
 
 
 def fix_record(record: Record) -> Record:

@@ -53,6 +53,15 @@ def check(
             show_default=False,
         ),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against",
+            metavar="FILE",
+            help="Count the questions that also occur in that file, as test data in training data.",
+            show_default=False,
+        ),
+    ] = None,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
@@ -75,12 +84,13 @@ def check(
     """
     from artifacts.contract import Reading
     from launcher.data_check import check as look
-    from launcher.data_check import column_names, data_files, known_format, render
+    from launcher.data_check import column_names, data_files, known_format, prompts_of, render
     from launcher.errors import EXIT_USER_ERROR
 
     reading = Reading(columns=column_names(column or []), fix_spacing=fix_spacing)
+    other = prompts_of(against) if against else None
     reports = [
-        look(path, format=form, reading=how, tokenizer=tokenizer, max_length=max_length)
+        look(path, format=form, reading=how, tokenizer=tokenizer, max_length=max_length, against=other)
         for path, form, how in data_files(file, known_format(format), reading, dataset_info)
     ]
     if as_json:

@@ -162,16 +162,8 @@ RULES: tuple[Rule, ...] = (
     ),
     # -- quantization × strategy
     _rule(
-        "FSDP2 drops what a 4-bit weight needs beside its bytes, and trains to NaN without a word",
-        "use strategy ddp, zero1 or zero2",
-        "axolotl-ai-cloud/axolotl#2992, huggingface/accelerate#3983",
-        "strategy.type",
-        quantization=("nf4",),
-        strategy=("fsdp",),
-    ),
-    _rule(
         "ZeRO-3 splits the packed bytes of 4-bit weights, whose scales stay behind",
-        "use strategy ddp, zero1 or zero2",
+        "use strategy fsdp, or ddp, zero1 or zero2",
         _TRIED,
         "strategy.type",
         quantization=("nf4",),
@@ -254,6 +246,14 @@ RULES: tuple[Rule, ...] = (
         "method.dora",
         options=("dora",),
         quantization=("gptq",),
+    ),
+    _rule(
+        "8-bit layers lose their scales once DoRA has read their weights",
+        "leave dora out, or use quantization: nf4",
+        f"bitsandbytes 0.50 and peft 0.21, {_TRIED}",
+        "method.dora",
+        options=("dora",),
+        quantization=("int8",),
     ),
     _rule(
         "it starts from the base's own weights, unquantized",

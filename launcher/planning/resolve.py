@@ -15,6 +15,7 @@ from launcher.planning import (
     cells,
     compute,
     length,
+    matrix,
     method,
     precision,
     sizing,
@@ -154,7 +155,8 @@ def _size(
     if sized.estimate is not None:
         found.derived += sizing.memory_lines(request, sized.estimate)
     if sized.misfit is not None:
-        way_out = "use method lora, a shorter max_length or a smaller model; --rehearse tries it here"
+        leaner = "method lora" if cell.method not in matrix.ADAPTERS else "quantization: nf4"
+        way_out = f"use {leaner}, a shorter max_length or a smaller model; --rehearse tries it here"
         found.refuse("strategy.type", job.strategy.type, f"does not fit: {sized.misfit}", way_out)
     return sized
 

@@ -58,6 +58,9 @@ def data_notes(facts: RunFacts) -> list[str]:
             notes.append(
                 f"{words.count(count)} prompts of the {split} split also occur in the training data."
             )
+    if report.get("eval_test_overlap"):
+        count = words.count(report["eval_test_overlap"])
+        notes.append(f"{count} prompts of the test split also occur in the eval split.")
     notes += _notes_of_files(report)
     if report.get("limited_to_records"):
         notes.append(f"A rehearsal: only the first {report['limited_to_records']} records of each split.")

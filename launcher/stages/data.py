@@ -72,7 +72,7 @@ def _mixtures(job: Loaded[Job], splits: Mapping[str, list[DataFile]]) -> Iterato
 
 def _derived(data: Data) -> Iterator[Derived]:
     if data.eval_fraction is not None:
-        reason = "that share of the training records is set aside, by their questions"
+        reason = f"{data.eval_fraction:g} of the training records, set aside by their questions"
         yield Derived(field="data.eval", value=data.eval_fraction, reason=reason)
     if data.shuffle is None and _shuffles(data):
         yield Derived(field="data.shuffle", value=True, reason="mixed, as there are several data sets")

@@ -123,6 +123,7 @@ def test_rendering() -> None:
         bad=[bad],
         duplicates=0,
         near_duplicates=3,
+        overlap=4,
         lost={"id": 1000},
         unit="tokens",
         histogram=[Bucket(100, 0), Bucket(200, 900), Bucket(300, 0), Bucket(400, 100), Bucket(None, 0)],
@@ -135,6 +136,7 @@ def test_rendering() -> None:
         "a.jsonl: JSON lines, format alpaca (detected), 123,456 bytes",
         "  1,000 good records, 25 bad",
         "  3 more do but for case, spaces and punctuation",
+        "  4 ask what a record of the other file asks",
         "  not passed on (of so many records): id (1,000)",
         "",
         "Bad records",
@@ -202,6 +204,15 @@ def test_the_command_takes_columns_folders_and_names(tmp_path: Path) -> None:
     assert "--column ask=prompt: is not ROLE=NAME" in run("a", "--column", "ask=prompt", code=2)
     assert "not one of auto, messages," in run("a", "--format", "tsv", code=2)
     assert "no file has a name of this pattern" in run(str(tmp_path / "*.json"), code=2)
+
+
+def test_the_command_counts_questions_of_another_file(tmp_path: Path) -> None:
+    for name, numbers in (("train", range(10)), ("test", range(8, 12))):
+        rows = [{"question": f"{number}?", "answer": name} for number in numbers]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = run(str(tmp_path / "test.jsonl"), "--against", str(tmp_path / "train.jsonl"))
+    assert "  2 ask what a record of the other file asks" in said
+    assert "no such file" in run(str(tmp_path / "test.jsonl"), "--against", "none.jsonl", code=2)
 
 
 def test_tokens_are_counted_of_what_is_read(tmp_path: Path, model: Path) -> None:

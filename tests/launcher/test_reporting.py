@@ -159,12 +159,14 @@ def test_what_the_data_report_says_of_its_records() -> None:
         "duplicates": 5,
         "near_duplicates": 7,
         "overlap": {"test": 0},
+        "eval_test_overlap": 2,
         "eval_fraction": 0.05,
     }
     facts = RunFacts(run_id="r", plan=None, data=report)
     assert data_view.data_notes(facts) == [
         "5 training records repeat an earlier one.",
         "7 more do but for case, spaces and punctuation, where the question ends and the answer begins.",
+        "2 prompts of the test split also occur in the eval split.",
         "The eval split was set aside from the training records: 0.05 of them.",
         "a.jsonl passes 2 times per epoch: 8,000 records.",
         "Not learnt from a.jsonl, of so many records: id (4,000), messages[].name (3).",

@@ -61,8 +61,8 @@ TRAINED_TOKENS = {"a": 5, "b": 90}
 
 _COMMON = {
     "vocab_size": training.VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 64,
+    "hidden_size": 64,
+    "intermediate_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,

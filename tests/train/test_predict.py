@@ -23,9 +23,10 @@ from artifacts.local import LocalStore
 from artifacts.manifest import Manifest, read_marker, verify, write_marker
 from artifacts.segments import read_all
 from tests import plan_parts
-from train import answering, predict
+from train import answering, asking, predict
 from train.__main__ import main
-from train.answering import ModelSource, Question
+from train.answering import ModelSource
+from train.questions import Question
 from train.stage import StageContext, StageError, StageUserError
 from train.twin import make_twin
 
@@ -131,10 +132,10 @@ def run_in_its_own_process(context: StageContext, program: Callable[..., Any] = 
 
 def sharded_main(argv: list[str]) -> None:
     """As on a machine with two GPUs, neither of which holds a model; the devices are this one's cores."""
-    predict.gpu_count = lambda: 2
-    predict.gpu_memory_bytes = lambda: 0
-    predict.ranks_of = lambda *_: 2
-    predict.slots = lambda *_: ["cpu", "cpu"]
+    asking.gpu_count = lambda: 2
+    asking.gpu_memory_bytes = lambda: 0
+    asking.ranks_of = lambda *_: 2
+    asking.slots = lambda *_: ["cpu", "cpu"]
     main(argv)
 
 
@@ -263,7 +264,7 @@ def test_a_killed_process_is_named(
     def killed(*arguments: object, **options: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(predict, "answer", killed)
+    monkeypatch.setattr(asking, "answer", killed)
     context = make_context(tmp_path, base, tuned, PARAMS)
     with pytest.raises(StageError, match=r"(base|tuned) model was killed by signal 9; .*batch_size"):
         predict.run(context)
@@ -275,7 +276,7 @@ def test_a_mistake_of_the_user_keeps_its_kind(
     def refused(*arguments: object, **options: object) -> None:
         raise StageUserError("no chat template", "add one")
 
-    monkeypatch.setattr(predict, "answer", refused)
+    monkeypatch.setattr(asking, "answer", refused)
     with pytest.raises(StageUserError, match="no chat template; add one"):
         predict.run(make_context(tmp_path, base, tuned, PARAMS))
 
@@ -287,7 +288,7 @@ def test_a_question_that_the_template_refuses_is_named(tmp_path: Path, base: Pat
     template.write_text(refusal + template.read_text())
     answers = answering.answer(
         ModelSource("base", tmp_path / "base"),
-        [Question(conversation("Why?", "")[:-1], "Because.")],
+        [Question(conversation("Why?", "")[:-1], {"role": "assistant", "content": "Because."})],
         device="cpu",
         precision="fp32",
         max_new_tokens=1,
@@ -299,24 +300,19 @@ def test_a_question_that_the_template_refuses_is_named(tmp_path: Path, base: Pat
 
 def test_slots() -> None:
     sources = [ModelSource("base", Path("/none")), ModelSource("tuned", Path("/none"))]
-    assert predict.slots(4, sources, 0) == ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]
-    assert predict.slots(0, sources, 10**6) == ["cpu"]
-    assert predict.slots(0, sources, 10**12) == ["cpu"] * (2 if (os.cpu_count() or 1) > 1 else 1)
+    assert asking.slots(4, sources, 0) == ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]
+    assert asking.slots(0, sources, 10**6) == ["cpu"]
+    assert asking.slots(0, sources, 10**12) == ["cpu"] * (2 if (os.cpu_count() or 1) > 1 else 1)
 
 
 @pytest.mark.parametrize(("processes", "parts"), [(1, 1), (2, 1), (4, 2), (8, 4), (64, 7)])
 def test_split_covers_every_question_once(processes: int, parts: int) -> None:
     sources = [ModelSource("base", Path()), ModelSource("tuned", Path())]
-    tasks = predict.split(sources, 7, processes)
+    tasks = asking.split(sources, 7, processes)
     assert len(tasks) == 2 * parts
     for source in sources:
         indices = [index for task in tasks if task.source == source for index in task.indices]
         assert sorted(indices) == list(range(7))
-
-
-def test_batches_hold_similar_lengths_longest_first() -> None:
-    assert answering.batches([3, 9, 1, 9, 5], 2) == [[1, 3], [4, 0], [2]]
-    assert answering.batches([], 4) == []
 
 
 def test_until_stop() -> None:

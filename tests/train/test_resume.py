@@ -19,6 +19,7 @@ from artifacts.segments import read_all
 from tests.train import stage_runs, training
 from tests.train.stage_runs import PREFIX, RUN_ID, Death
 from train.checkpoint import Name, choose, listed
+from train.trackers import EVENT_FILE
 
 LORA = dataclasses.replace(training.LORA, dropout=0.1)  # so that the random state counts
 STEPS_PER_EPOCH = stage_runs.ROWS // 4  # micro-batch 2, 2 ranks
@@ -46,7 +47,7 @@ def attempts(store: LocalStore) -> dict[int, int]:
 def final_files(store: LocalStore) -> list[FileEntry]:
     """But for the metrics, which tell the time."""
     files = read_marker(store, f"{PREFIX}/final").files
-    return [entry for entry in files if entry.path != "metrics.jsonl"]
+    return [entry for entry in files if entry.path not in ("metrics.jsonl", EVENT_FILE)]
 
 
 def said(store: LocalStore, kind: str) -> list[dict[str, Any]]:
@@ -76,6 +77,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
         ("zero3", "lora"),
         ("fsdp", "full"),
         ("zero3", "full"),
+        pytest.param("zero1", "full", marks=pytest.mark.matrix),
     ],
 )
 def test_killed_and_continued_equals_uninterrupted(

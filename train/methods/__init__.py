@@ -73,6 +73,7 @@ def apply(model: PreTrainedModel, params: TrainParams, new: Tokens | None = None
             "use method lora or full, or a template whose markers the tokenizer knows",
         )
     tokens.resize(model, new.added)
+    quantized.keep_trainable(model)
     adapted = _APPLY[params.method](model, params, new)
     _check_trainable(adapted)
     return adapted

@@ -30,4 +30,13 @@ def apply(model: PreTrainedModel, params: TrainParams, new: Tokens) -> Any:
     config = IA3Config(
         task_type="CAUSAL_LM", target_modules=[*targets, *feedforward], feedforward_modules=feedforward
     )
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    for name, module in adapted.named_modules():
+        if name.rpartition(".")[2] in targets:
+            module.register_forward_hook(_as_the_input)
+    return adapted
+
+
+def _as_the_input(module: Any, inputs: tuple[Any, ...], output: Any) -> Any:
+    """Keys and values in the precision of the queries: PEFT leaves those of a quantized layer in float32."""
+    return output.to(inputs[0].dtype)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from artifacts.contract import LoraParams, TrainParams
-from train.methods import quantized
+from train.methods import quantized, start
 from train.methods.tokens import Tokens
 from train.stage import StageUserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-#: Attribute of a model whose adapters did not start at zero: name -> value at the start, whole, on the host.
-START = "adapters_at_start"
 
 
 def apply(model: PreTrainedModel, params: TrainParams, new: Tokens) -> Any:
@@ -23,6 +19,12 @@ def apply(model: PreTrainedModel, params: TrainParams, new: Tokens) -> Any:
     from peft import get_peft_model
 
     assert params.lora is not None, "the plan sets lora for method lora"
+    if params.lora.dora and params.lora.init != "default":
+        raise StageUserError(
+            f"an adapter with magnitudes (dora) that starts from the base ({params.lora.init}) can't be told "
+            "apart from it again",
+            "leave one of method.dora and method.init out",
+        )
     tied = _tied_modules(model)
     try:
         adapted = get_peft_model(model, _config(model, params, params.lora, new))
@@ -38,12 +40,9 @@ def apply(model: PreTrainedModel, params: TrainParams, new: Tokens) -> Any:
             "leave it out of method.target_modules",
         )
     if params.lora.init == "loftq":
-        from peft import replace_lora_weights_loftq
-
-        replace_lora_weights_loftq(adapted)
+        start.compensate_quantization(adapted, Path(model.name_or_path))
     if params.lora.init != "default":
-        start = {name: p.detach().cpu().clone() for name, p in adapted.named_parameters() if ".lora_" in name}
-        setattr(adapted, START, start)
+        start.remember(adapted)
     return adapted
 
 
@@ -113,18 +112,3 @@ def optimizer_groups(model: Any, params: TrainParams) -> list[dict[str, Any]] | 
         }
         for is_fast, rate in rates.items()
     ]
-
-
-def without_start(
-    tensors: dict[str, torch.Tensor], start: dict[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """Adapters of twice the rank whose product is what was learnt since the `start`: BA - B0A0 = [B -B0][A;
-    A0]. So an adapter whose start was taken out of the base's weights (PiSSA, OLoRA) or made up for their
-    quantization (LoftQ) becomes a plain one for the base as it was. As PEFT's `subtract_mutated_init`."""
-    converted = dict(tensors)
-    for name, value in tensors.items():
-        if ".lora_A." in name:
-            converted[name] = torch.cat([value, start[name].to(value)], dim=0)
-        elif ".lora_B." in name:
-            converted[name] = torch.cat([value, -start[name].to(value)], dim=1)
-    return converted

@@ -30,6 +30,9 @@ def config(params: TrainParams, model: Path | None = None) -> Any:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=_COMPUTE[params.precision],
+            # FSDP splits tensors of one type alone: bytes go in the wrapping of the other weights'
+            # (huggingface/accelerate#3983).
+            bnb_4bit_quant_storage=_COMPUTE[params.precision] if params.strategy == "fsdp" else torch.uint8,
         )
     if params.quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
@@ -41,6 +44,14 @@ def config(params: TrainParams, model: Path | None = None) -> Any:
 def trainable_kernel() -> str:
     """Of gptqmodel's kernels the one that passes gradients on: those it chooses for speed only infer."""
     return "gptq_torch" if torch.cuda.is_available() else "gptq_torch_aten"
+
+
+def keep_trainable(model: PreTrainedModel) -> None:
+    """Have no evaluation change how weights are held: on some CPUs bitsandbytes repacks those of 4 bits at
+    the first forward pass without gradients, and passes none on from then on."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def of_model(model: PreTrainedModel) -> Quantization:

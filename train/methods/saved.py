@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from train.methods import lora
+from train.methods import start
 
 Tensors = dict[str, torch.Tensor]
 
@@ -16,16 +16,16 @@ Tensors = dict[str, torch.Tensor]
 def layout(model: Any, weights: Tensors, *, for_base: bool) -> tuple[Tensors, dict[str, Any]]:
     """Tensors and configuration of the PEFT `model` whose trained parameters are `weights`. `for_base`: of an
     adapter that goes with the base as it is on disk, where training began with another split of its weights
-    between base and adapter (`train.methods.lora.START`)."""
+    between base and adapter (`train.methods.start`)."""
     from peft import get_peft_model_state_dict
 
     config = model.peft_config["default"]
     described = config.to_dict()
     if config.is_prompt_learning:
         return {"prompt_embeddings": prompt_embeddings(config, weights)}, described
-    start: Tensors = getattr(model, lora.START, {})
-    if for_base and start:
-        weights = lora.without_start(weights, start)
+    at_start: Tensors = getattr(model, start.ATTRIBUTE, {})
+    if for_base and at_start:
+        weights = start.without(weights, at_start)
         described |= {
             "r": 2 * config.r,
             "lora_alpha": config.lora_alpha * (math.sqrt(2) if config.use_rslora else 2),

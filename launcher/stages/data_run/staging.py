@@ -133,6 +133,9 @@ class _Staging:
             overlap={name: sink.prompts.count_in(train.prompts) for name, sink in others.items()}
             if train
             else {},
+            eval_test_overlap=others["test"].prompts.count_in(others["eval"].prompts)
+            if others.keys() == {"eval", "test"}
+            else 0,
             eval_fraction=self._params.eval_fraction,
             shuffled=self._params.shuffle,
             limited_to_records=self._params.limit_records,

@@ -20,6 +20,7 @@ from artifacts.formats.spacing import fix_record, fix_spacing
         ("100 % sure .", "100% sure."),
         ("end .\nNext , line", "end.\nNext, line"),
         ('" Yes . "', '" Yes. "'),
+        (" He goes . ", "He goes."),
     ],
 )
 def test_repairs(before: str, after: str) -> None:

@@ -73,13 +73,13 @@ def _variants(rule: Rule) -> list[Cell]:
 
 
 def test_all_reasons_are_told_at_once(tmp_path: Path) -> None:
-    method = {"type": "prefix_tuning", "quantization": "nf4"}
+    method = {"type": "prefix_tuning", "quantization": "int8"}
     training = {"packing": True, "gradient_checkpointing": True, "optimizer": "paged_adamw"}
     strategy = {"type": "fsdp"}
     told = problems(tmp_path, method=method, training=training, strategy=strategy, after=["merge"])
     for fragment in (
         "method.type: prefix_tuning: virtual tokens are trained beside an unquantized base",
-        "strategy.type: fsdp: FSDP2 drops",
+        "strategy.type: fsdp: 8-bit weights keep their scales outside",
         "training.packing: true: packed documents would see each other",
         "training.gradient_checkpointing: true: recomputed layers",
         "training.optimizer: paged_adamw",
@@ -144,12 +144,12 @@ def test_what_a_quantized_base_rules_out(
 
 
 def test_an_open_strategy_is_one_that_goes_with_the_base(tmp_path: Path) -> None:
-    """A model that fits no GPU whole is split by fsdp; one in 4 bits can't be split."""
-    config = {**QWEN3_8B, "num_hidden_layers": 400}
+    """A model that fits no GPU whole is split by fsdp; one in 8 bits can't be split."""
+    config = {**QWEN3_8B, "num_hidden_layers": 300}
     write_model(tmp_path / "model", config)
     write_job(tmp_path, model={"folder": "model"}, method={"type": "lora"})
     assert make_plan(tmp_path, EIGHT_H100).stage(StageKind.TRAIN).params.strategy == "fsdp"
-    method = {"type": "lora", "quantization": "nf4"}
+    method = {"type": "lora", "quantization": "int8"}
     write_job(tmp_path, model={"folder": "model"}, method=method)
     assert make_plan(tmp_path, EIGHT_H100).stage(StageKind.TRAIN).params.strategy == "ddp"
 

@@ -220,6 +220,9 @@ def test_a_limit_is_of_the_data_set(store: LocalStore, tmp_path: Path) -> None:
     report = run(store, {"train": [*limited, other]})
     assert staged(store, "train") == rows(4) + rows(3, 9)
     assert [file.records for file in report.splits["train"].files] == [3, 1, 3]
+    (tmp_path / "1.jsonl").write_bytes(alpaca(*rows(3, 30)))
+    with pytest.raises(UserError, match=r"1\.jsonl: the file has changed"):
+        run(store, {"train": limited})
 
 
 def test_a_rehearsal_takes_some_of_every_data_set(store: LocalStore, tmp_path: Path) -> None:
@@ -238,6 +241,7 @@ def test_a_share_is_set_aside(store: LocalStore, tmp_path: Path) -> None:
     kept, aside = staged(store, "train"), staged(store, "eval")
     assert sorted(kept + aside) == sorted(rows(200) + rows(5)) and 5 < len(aside) < 45
     assert not set(kept) & set(aside) and report.overlap["eval"] == 0
+    assert report.overlap["test"] + report.eval_test_overlap == 3
     assert report.splits["eval"].files[0].said == "set aside, 0.1 of the questions"
     marker = read_marker(store, OUTPUT)
     assert marker is not None and marker.facts["records"] == {
