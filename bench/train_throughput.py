@@ -83,7 +83,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def show_load() -> None:
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.1f} over the last five minutes")
+    print(f"{os.cpu_count()} cores in the machine, load {os.getloadavg()[1]:.1f} over the last five minutes")
 
 
 def compare_packing(work: Path, options: argparse.Namespace) -> None:
