@@ -41,7 +41,7 @@ from artifacts.formats import (
     encode_record,
     is_plain,
 )
-from artifacts.formats.columns import json_columns, readable_columns
+from artifacts.formats.columns import json_columns, readable_columns, unused
 from artifacts.formats.custom import CustomFileError, check_custom_file
 from artifacts.readers import BadRecord, RawRecord, read_json_lines, read_text
 from artifacts.sources import BUFFER_BYTES, Digest, Source, drain
@@ -141,6 +141,8 @@ class RecordFile:
         text = f"{self.kind}, format {self.format}" + (" (detected)" if self.detected else "")
         if columns := self._reader.told_columns:
             text += f", column{'s' * (len(columns) > 1)} {' and '.join(columns)}"
+        if useless := unused(self.format, self.reading):
+            text += f", which has no use for {', '.join(useless)}"
         suffix = data_suffix(self.path)
         named, found = SUFFIXES.get(suffix), self.kind.type
         says_otherwise = named not in (None, found, FileType.LINES) and (suffix, found) not in _SAME

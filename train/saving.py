@@ -11,7 +11,7 @@ from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 
 from artifacts.contract import TOKENIZER_FOLDER, canonical_json
 from artifacts.manifest import ArtifactWriter
-from train import metrics, trackers, weights
+from train import methods, metrics, trackers, weights
 from train.attempts import check_current
 
 
@@ -32,17 +32,25 @@ def write_checkpoint(trainer: Any, folder: Path) -> None:
         weights.write_adapter(
             model, folder, base_name=task.base_name, base_revision=task.base_revision, writes=writes
         )
-        if task.params.method == "prefix_tuning":
-            weights.write_trained(model, folder, writes=writes)
     elif task.params.strategy in ("single", "ddp") and writes:
         model.save_pretrained(folder)
-    lean = adapter and trainer.is_deepspeed_enabled
-    with weights.without_frozen(trainer.model_wrapped) if lean else contextlib.nullcontext():
+    with _as_little_as_needed(trainer):
+        if methods.has_virtual_tokens(task.params.method):
+            weights.write_trained(model, folder, writes=writes)
         trainer._save_optimizer_and_scheduler(str(folder))  # and sharded weights
     trainer._save_scaler(str(folder))
     trainer._save_rng_state(str(folder))
     if writes:
         trainer.state.save_to_json(str(folder / "trainer_state.json"))
+
+
+def _as_little_as_needed(trainer: Any) -> contextlib.AbstractContextManager[None]:
+    """While it lasts, transformers saves no weights that are frozen or are written beside."""
+    if trainer.is_deepspeed_enabled and saves_adapter(trainer):
+        return weights.without_frozen(trainer.model_wrapped)
+    if trainer.is_fsdp_enabled and methods.has_virtual_tokens(trainer.task.params.method):
+        return weights.without_sharded_model()
+    return contextlib.nullcontext()
 
 
 def load_weights(trainer: Any, folder: Path) -> None:

@@ -248,8 +248,7 @@ class RankTrainer(Trainer):
         return self.state.best_global_step if self.task.params.best_model else None
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if sharded or not weights.read_trained(self.model, Path(resume_from_checkpoint)):
+        if self.is_deepspeed_enabled or not weights.read_trained(self.model, Path(resume_from_checkpoint)):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def write_checkpoint(self, folder: Path) -> None:

@@ -102,8 +102,8 @@ def without_frozen(engine: Any) -> Iterator[None]:
 
 
 def write_trained(model: Any, folder: Path, *, writes: bool) -> None:
-    """All trained weights under the names of their parameters: of an adapter whose files don't hold them all
-    (a prefix that is projected). Every rank calls."""
+    """All trained weights, whole, by the names of their parameters: of virtual tokens, of which an adapter's
+    file holds only what they come to. Every rank calls."""
     from safetensors.torch import save_file
 
     weights = dict(gathered(model, on_this_rank=writes))
@@ -114,15 +114,35 @@ def write_trained(model: Any, folder: Path, *, writes: bool) -> None:
 
 @torch.no_grad()
 def read_trained(model: Any, folder: Path) -> bool:
-    """Put back what `write_trained` wrote, into a model that is not sharded. False where it wrote nothing."""
+    """Put back what `write_trained` wrote, into parameters or FSDP's parts of them. False where it wrote
+    nothing. Every rank calls."""
     from safetensors.torch import load_file
 
     if not (folder / TRAINED_WEIGHTS).is_file():
         return False
     parameters = dict(model.named_parameters())
     for name, value in load_file(folder / TRAINED_WEIGHTS).items():
-        parameters[name].copy_(value)
+        parameter = parameters[name]
+        if hasattr(parameter, "device_mesh"):
+            from torch.distributed.tensor import distribute_tensor
+
+            value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+        parameter.copy_(value)
     return True
+
+
+@contextlib.contextmanager
+def without_sharded_model() -> Iterator[None]:
+    """While it lasts, transformers' Trainer saves of an FSDP model its optimizer alone. PEFT would run the
+    prompt encoder to save it, which outside of a forward pass has only this rank's parts."""
+    from transformers import trainer
+
+    save = trainer.save_fsdp_model
+    trainer.save_fsdp_model = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        trainer.save_fsdp_model = save
 
 
 def write_model(model: Any, folder: Path, *, base: Path, writes: bool) -> None:

@@ -154,6 +154,18 @@ def json_columns(reading: Reading) -> set[str]:
     }
 
 
+def unused(format: RecordFormat, reading: Reading) -> list[str]:
+    """What of `reading` the format has no use for, by the names of the job's fields."""
+    found = [
+        f"columns.{role}" for role, name in reading.columns.items() if name and role not in NAMES[format]
+    ]
+    if reading.tags and format != "conversations":
+        found.append("tags")
+    if reading.instruction and "prompt" not in NAMES[format]:
+        found.append("instruction")
+    return found
+
+
 def columns_reason(
     columns: Iterable[str], format: RecordFormat | None = None, settled: Columns | None = None
 ) -> str:

@@ -240,6 +240,15 @@ RULES: tuple[Rule, ...] = (
     ),
     # -- options of a method
     _rule(
+        "on CPUs 8-bit weights lose their scales when DoRA unpacks them",
+        "leave dora out, or use quantization: nf4",
+        "tried: peft 0.21 peft/utils/integrations.py dequantize_module_weight",
+        "method.dora",
+        options=("dora",),
+        quantization=("int8",),
+        device=("cpu",),
+    ),
+    _rule(
         "GPTQ layers know no DoRA",
         "leave dora out",
         "peft 0.21 peft/tuners/lora/gptq.py",

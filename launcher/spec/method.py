@@ -115,6 +115,13 @@ class Method(Section):
                 f"partial trains one of the head, the last layers and extra layers, found {found}",
                 "write one of train: head, last_layers: 2, extra_layers: 2",
             )
+        if self.dora and self.init != "default":
+            yield Conflict(
+                ("dora", "init"),
+                f"magnitudes (dora) don't go with adapters that start from the base (init: {self.init}): "
+                "what was learnt can't be told apart from the base again",
+                "leave one of them out",
+            )
         if self.type == "lora":
             yield from self._repeated()
             yield from self._trained_twice()

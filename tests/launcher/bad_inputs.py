@@ -342,6 +342,11 @@ CONFLICTS = [
         ("job.yaml:4:10", "lm_head is trained whole", "leave lm_head out of one of them"),
     ),
     bad_value(
+        "magnitudes of another start",
+        "method: {dora: true, init: pissa}\n",
+        ("job.yaml:4:10", "(dora) don't go with adapters that start from the base", "leave one of them out"),
+    ),
+    bad_value(
         "rows of what is trained whole",
         "method: {trainable_tokens: [<a>], modules_to_save: [embed_tokens]}\n",
         ("job.yaml:4:10", "rows of the embedding are trained alone, and embed_tokens", "keep one of them"),

@@ -121,8 +121,9 @@ def test_frozen_weights_of_a_partly_trained_model_are_the_bits_on_disk(tmp_path:
     assert changed == {name for name in after if ".layers.1." in name}
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_the_base_is_named(tmp_path: Path, base: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["pissa", "ia3", "prefix", "llama-adapter"])
+def test_the_base_is_named(tmp_path: Path, name: str) -> None:
+    base = training.write_model(tmp_path / "base")
     config = json.loads(
         (saved(trained(base, ADAPTERS[name]), base, tmp_path) / "adapter_config.json").read_bytes()
     )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Tokens",
     "apply",
-    "is_adapter",
+    "has_virtual_tokens",
     "load_adapter",
     "optimizer_groups",
     "quantization_config",
@@ -46,9 +46,9 @@ optimizer_groups = lora.optimizer_groups
 quantization_config = quantized.config
 
 
-def is_adapter(method: Method) -> bool:
-    """Whether an adapter beside the base is saved; else a model."""
-    return method not in ("full", "partial")
+def has_virtual_tokens(method: Method) -> bool:
+    """Whether tokens in front of every sequence are trained."""
+    return method in ("prefix_tuning", "p_tuning_v2", "prompt_tuning")
 
 
 def weights_dtype(params: TrainParams) -> torch.dtype:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from artifacts.contract import LoraParams, TrainParams
 from train.methods import quantized, start
 from train.methods.tokens import Tokens
@@ -39,6 +41,8 @@ def apply(model: PreTrainedModel, params: TrainParams, new: Tokens) -> Any:
             "adapter of one can't be merged into both",
             "leave it out of method.target_modules",
         )
+    if tied and params.strategy == "fsdp":
+        _part(adapted)
     if params.lora.init == "loftq":
         start.compensate_quantization(adapted, Path(model.name_or_path))
     if params.lora.init != "default":
@@ -72,8 +76,8 @@ def _embeddings(
     model: PreTrainedModel, params: TrainParams, lora: LoraParams, new: Tokens
 ) -> tuple[list[str], dict[str, list[int]]]:
     """Modules that are trained whole, and rows by module that are trained of others. New tokens are learnt by
-    their rows alone; under ZeRO-3, which splits what rows would be picked from (huggingface/peft#2603), with
-    the whole embedding and head."""
+    their rows alone; where weights are split, rows can't be picked from them (huggingface/peft#2603), and the
+    whole embedding and head are trained."""
     whole, ids = list(lora.modules_to_save), sorted({*new.added.values(), *new.trained.values()})
     modules = {id(m): n for n, m in model.named_modules() if m is not None}
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
@@ -81,7 +85,7 @@ def _embeddings(
     untrained = [name for name in names if name not in whole]
     if not ids or not untrained:
         return whole, {}
-    if params.strategy == "zero3":
+    if params.strategy in ("fsdp", "zero3"):
         return [*whole, *untrained], {}
     if head is not None and head.weight is embedding.weight:
         untrained = untrained[:1]  # PEFT trains the head's rows with those that it shares
@@ -94,6 +98,16 @@ def _tied_modules(model: PreTrainedModel) -> set[str]:
     if head is None or head.weight is not embedding.weight:
         return set()
     return {name for name, module in model.named_modules() if module is embedding or module is head}
+
+
+def _part(adapted: Any) -> None:
+    """Give a head that is trained whole beside its embedding a frozen weight of its own: FSDP shards the two
+    modules apart, and refuses a weight that both have."""
+    head, embedding = adapted.get_output_embeddings(), adapted.get_input_embeddings()
+    originals = [getattr(module, "original_module", None) for module in (head, embedding)]
+    if all(originals):
+        original = originals[0]
+        original.weight = nn.Parameter(original.weight.detach().clone(), requires_grad=False)
 
 
 def optimizer_groups(model: Any, params: TrainParams) -> list[dict[str, Any]] | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from artifacts.contract import TrainParams
+from artifacts.contract import TOKENIZER_FOLDER, TrainParams
 from train.stage import StageUserError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def read(prepared: Path, params: TrainParams) -> Tokens:
         return Tokens(added)
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(prepared / "tokenizer" / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(prepared / TOKENIZER_FOLDER / "tokenizer.json"))
     ids = {token: tokenizer.token_to_id(token) for token in named}
     if unknown := [token for token, number in ids.items() if number is None]:
         raise StageUserError(

@@ -13,7 +13,8 @@ _GOLDEN_RATIO = 0.6180339887498949  # its multiples, modulo 1, are the most even
 
 def copies(position: int, weight: float) -> int:
     """How often the record at `position` (from 0) of a data set of this weight passes: of n records
-    n × weight pass, within two, evenly spread, the first among them."""
+    n × weight pass but for a few (the difference grows with the logarithm of n), evenly spread, the first
+    among them."""
     whole = int(weight)
     return whole + (position * _GOLDEN_RATIO % 1.0 < weight - whole)
 

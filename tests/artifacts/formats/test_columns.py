@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from artifacts.contract import Reading
 from artifacts.formats import columns_reason, detect_format
-from artifacts.formats.columns import FORMATS, NAMES, REQUIRED, json_columns, readable_columns
+from artifacts.formats.columns import (
+    FORMATS,
+    NAMES,
+    REQUIRED,
+    json_columns,
+    readable_columns,
+    unused,
+)
+from artifacts.records import RecordFile
 
 
 @pytest.mark.parametrize(
@@ -47,6 +56,16 @@ def test_columns_tell_the_format(columns: str, format: str | None) -> None:
 )
 def test_words_and_given_names_tell_it(record: Any, columns: dict[str, str], format: str) -> None:
     assert detect_format(record, Reading(columns=columns)) == format
+
+
+def test_what_a_format_has_no_use_for_is_told(tmp_path: Path) -> None:
+    reading = Reading(columns={"prompt": "ask", "system": "who"}, tags={"role_tag": "r"}, instruction="Do: ")
+    assert unused("messages", reading) == ["columns.prompt", "tags", "instruction"]
+    assert unused("alpaca", reading) == ["tags"]
+    assert unused("conversations", Reading(columns={"query": ""}, tags={"role_tag": "r"})) == []
+    (tmp_path / "a.txt").write_text("a")
+    said = RecordFile(tmp_path / "a.txt", "text", Reading(instruction="Do: ")).said
+    assert said.endswith("format text, which has no use for instruction")
 
 
 def test_every_format_has_its_names() -> None:

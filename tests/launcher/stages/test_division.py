@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 
 import pytest
@@ -34,7 +35,7 @@ def divided(records: list[GoodRecord], fraction: float, seed: int = 0) -> dict[s
 )
 def test_a_weight_is_a_share(weight: float, records: int) -> None:
     times = [copies(position, weight) for position in range(records)]
-    assert abs(sum(times) - weight * records) <= 2
+    assert abs(sum(times) - weight * records) <= 1 + math.log2(records + 1) / 2
     assert set(times) <= {int(weight), int(weight) + 1} and times[0] >= 1
 
 
