@@ -2,8 +2,8 @@
 
     python bench/our_training.py WORK PRECISION STEPS [--prepared FOLDER] [--micro-batch-size N]
 
-As the peers' scripts (`training_cost`); beside their result `tokens`, of each step but the first: learnt
-ones, all, and all with padding.
+As the peers' scripts (`training_cost`); beside their result `tokens`, of each step but the first, and
+`epoch_tokens`, of all data: learnt ones, all, and all with padding.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import sys
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -64,18 +63,20 @@ def run(work: Path, precision: str, steps: int, prepared: Path, micro_batch_size
     )
     loop.train_rank(task)
     result = clock.result(training_cost.mean_loss(metrics.merged_from(store, task.prefix)))
-    return result | {"tokens": step_tokens(prepared, micro_batch_size, steps)[1:]}
+    tokens = epoch_tokens(prepared, micro_batch_size)
+    whole = [sum(column) for column in zip(*tokens, strict=True)]
+    return result | {"tokens": tokens[1:steps], "epoch_tokens": whole}
 
 
-def step_tokens(prepared: Path, micro_batch_size: int, steps: int) -> list[tuple[int, int, int]]:
-    """(learnt tokens, tokens, tokens with padding) of each step, in the order of the training."""
+def epoch_tokens(prepared: Path, micro_batch_size: int) -> list[tuple[int, int, int]]:
+    """(learnt tokens, tokens, tokens with padding) of each step of the first epoch."""
     from train.data.collate import Collator, Rows
     from train.data.order import RankBatches
     from train.data.reader import PreparedSplit
 
     rows, collate = Rows(PreparedSplit(prepared, "train")), Collator()
     epoch = RankBatches(len(rows), micro_batch_size, 1, 0, seed=training_cost.SEED)
-    batches = (collate([rows[index] for index in indices]) for indices in islice(epoch, steps))
+    batches = (collate([rows[index] for index in indices]) for indices in epoch)
     return [
         (int((batch["targets"] >= 0).sum()), batch["real_tokens"], batch["targets"].numel())
         for batch in batches

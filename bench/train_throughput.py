@@ -1,7 +1,7 @@
 """Supervised tokens per CPU second of training, packed beside unpacked, and ours beside others'.
 
     python bench/train_throughput.py [--tables packing,systems] [--systems ours,trl] [--precisions fp32,bf16]
-                                     [--steps 8] [--rounds 2] [--cores 1] [--peer NAME=FOLDER …]
+                                     [--steps 8] [--packing-steps 24] [--rounds 2] [--peer NAME=FOLDER …]
 
 A LoRA (rank 16 on all linear layers) of a 60M-parameter Llama with random weights, one process, gradient
 checkpointing off. In bf16 the frozen base is held in bfloat16, with autocast. CPU seconds are counted, on one
@@ -9,7 +9,8 @@ core.
 
 *Packing*: our trainer alone, over short chat data as our prepare stage leaves it. Unpacked are 16
 conversations a micro-batch, padded to the longest; packed are two rows of 1024 tokens. Counted are all steps
-but the first ones, of the fastest round.
+but the first ones, of the fastest round; as these are a sample, their padding is shown beside that of all
+steps of an epoch.
 
 *Systems*: the same packed rows of 1024 tokens (35 % of them learnt), one row a step. Systems run in turns,
 and of each its fastest step of all rounds counts, so that neighbours on the machine matter less. The peers
@@ -74,6 +75,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--systems", type=names, default=list(SYSTEMS))
     parser.add_argument("--precisions", type=names, default=list(training_inputs.PRECISIONS))
     parser.add_argument("--steps", type=int, default=8, help="of each run, the first ones not counted")
+    parser.add_argument("--packing-steps", type=int, default=24, help="the same, for the table of packing")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--cores", type=int, default=1, help="that a system may use")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=FOLDER", help="its environment")
@@ -81,7 +83,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def show_load() -> None:
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.1f} over the last five minutes")
+    print(f"{os.cpu_count()} cores in the machine, load {os.getloadavg()[1]:.1f} over the last five minutes")
 
 
 def compare_packing(work: Path, options: argparse.Namespace) -> None:
@@ -93,23 +95,38 @@ def compare_packing(work: Path, options: argparse.Namespace) -> None:
         f"{packed['longest_document']} at most; packed {packed['documents_per_sequence']:.1f} a row, "
         f"padding share of all rows {packed['padding_share']:.2%}\n"
     )
-    heads = ("sequences", 10), ("padding", 9), ("tokens/CPU s", 14), ("tokens/s", 10), ("gain", 7)
+    heads = (
+        ("sequences", 10),
+        ("padding", 9),
+        ("of all", 8),
+        ("tokens/CPU s", 14),
+        ("tokens/s", 10),
+        ("gain", 7),
+    )
     print(f"{'precision':10}{'':10}" + "".join(f"{head:>{width}}" for head, width in heads))
     for precision in options.precisions:
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in MICRO_BATCHES}
         for _ in range(options.rounds):
             for name, rows in MICRO_BATCHES.items():
                 prepared = ["--prepared", str(work / name / "prepared/key"), "--micro-batch-size", str(rows)]
-                runs[name].append(run_system("ours", work, precision, options, prepared))
+                runs[name].append(
+                    run_system("ours", work, precision, options.packing_steps, options, prepared)
+                )
         rates = {name: max(map(rate_of_run, of)) for name, of in runs.items()}
         for name, rows in MICRO_BATCHES.items():
-            _, tokens, padded = map(sum, zip(*counted(runs[name][0]["tokens"]), strict=True))
+            sample = [sum(column) for column in zip(*counted(runs[name][0]["tokens"]), strict=True)]
+            whole = runs[name][0]["epoch_tokens"]
             print(
                 f"{precision:10}{name:10}{rows * statistics[name]['documents_per_sequence']:10.0f}"
-                f"{1 - tokens / padded:9.2%}{rates[name][0]:14.1f}{rates[name][1]:10.1f}"
+                f"{padding(sample):9.2%}{padding(whole):8.2%}{rates[name][0]:14.1f}{rates[name][1]:10.1f}"
                 f"{rates[name][0] / rates['unpacked'][0]:6.2f}x"
             )
     print(flush=True)
+
+
+def padding(tokens: list[int]) -> float:
+    _, real, padded = tokens
+    return 1 - real / padded
 
 
 def counted(steps: list[Any]) -> list[Any]:
@@ -131,7 +148,7 @@ def compare_systems(work: Path, options: argparse.Namespace) -> None:
         runs: dict[str, list[dict[str, Any]]] = {system: [] for system in options.systems}
         for _ in range(options.rounds):
             for system in options.systems:
-                runs[system].append(run_system(system, work, precision, options))
+                runs[system].append(run_system(system, work, precision, options.steps, options))
         ours = max(map(fastest_step, runs["ours"]))[0] if "ours" in runs else float("nan")
         for system, of in runs.items():
             rates = sorted(map(fastest_step, of))
@@ -152,11 +169,16 @@ def fastest_step(run: dict[str, Any]) -> tuple[float, float]:
 
 
 def run_system(
-    system: str, work: Path, precision: str, options: argparse.Namespace, more: list[str] | None = None
+    system: str,
+    work: Path,
+    precision: str,
+    steps: int,
+    options: argparse.Namespace,
+    more: list[str] | None = None,
 ) -> dict[str, Any]:
     script = "our_training.py" if system == "ours" else f"peers/{system}_training.py"
     command = [python_of(system, options.peer), str(ROOT / "bench" / script), str(work), precision]
-    command += [str(options.steps), *(more or [])]
+    command += [str(steps), *(more or [])]
     environment = os.environ | {
         "TRL_EXPERIMENTAL_SILENCE": "1",
         "TOKENIZERS_PARALLELISM": "false",

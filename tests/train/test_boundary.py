@@ -96,7 +96,7 @@ def final(root: Path) -> Path:
     ("strategy", "method"),
     [
         ("single", "full"),
-        ("fsdp", "full"),
+        pytest.param("fsdp", "full", marks=pytest.mark.matrix),
         pytest.param("zero3", "full", marks=pytest.mark.matrix),
         pytest.param("zero2", "lora", marks=pytest.mark.matrix),
         pytest.param("ddp", "lora", marks=pytest.mark.matrix),

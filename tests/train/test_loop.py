@@ -279,7 +279,13 @@ def train_a_part(root: Path, task_params: Any, checkpoint: Path | None) -> tuple
 
 
 @pytest.mark.parametrize(
-    ("strategy", "before", "after"), [("ddp", 2, 1), ("ddp", 1, 2), ("fsdp", 2, 1), ("fsdp", 1, 2)]
+    ("strategy", "before", "after"),
+    [
+        ("ddp", 1, 2),
+        ("fsdp", 2, 1),
+        pytest.param("ddp", 2, 1, marks=pytest.mark.matrix),
+        pytest.param("fsdp", 1, 2, marks=pytest.mark.matrix),
+    ],
 )
 def test_another_number_of_workers_goes_on_mid_epoch(
     ranks: Ranks, inputs: Path, reference: list[dict[str, Any]], strategy: str, before: int, after: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -66,6 +67,7 @@ def backend() -> Tokenizer:
     return byte_level_backend()
 
 
+@functools.cache
 def tokenizer(backend: Tokenizer, name: str, **options) -> ChatTokenizer:
     return ChatTokenizer(backend, TEMPLATES[name].jinja(), VARIABLES, **options)
 

@@ -142,7 +142,7 @@ def test_one_worker_equals_two(ranks: Ranks, inputs: Path, ddp: tuple[str, Any])
     assert not held["group"], "one rank needs no process group"
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_hybrid_sharding_equals_ddp(ranks: Ranks, inputs: Path, ddp: tuple[str, Any]) -> None:
     """Two nodes of two ranks: a node holds each weight once, half of it on each of its ranks."""
     method, reference = ddp
