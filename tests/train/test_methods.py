@@ -108,11 +108,11 @@ def test_an_adaption_prompt_is_attended_to_as_the_text_is() -> None:
     made = method_cases.FAMILIES["qwen3"]()
     adapted = methods.apply(made, CASES["llama-adapter"])
     attention = adapted.base_model.model.model.layers[0].self_attn
-    hidden = torch.randn(1, 1, 32)
+    hidden = torch.randn(1, 1, 64)
     unturned = torch.ones(1, 1, 16), torch.zeros(1, 1, 16)  # cosines and sines of position 0
     with torch.no_grad():
         plain = attention.model(hidden_states=hidden, position_embeddings=unturned, attention_mask=None)[0]
-        attention.adaption_prompt.copy_(hidden.expand(1, 3, 32))
+        attention.adaption_prompt.copy_(hidden.expand(1, 3, 64))
         attention.adaption_gate.fill_(1.0)
         both = attention(hidden_states=hidden, position_embeddings=unturned, attention_mask=None)[0]
     torch.testing.assert_close(both, 2 * plain)
