@@ -18,6 +18,7 @@ from artifacts.manifest import ArtifactWriter, read_marker
 from train.data.custom import CUSTOM_FILE, custom_items
 from train.data.isolation import require_isolation
 from train.data.lengths import fit
+from train.data.new_tokens import require_learnable
 from train.data.packing import pack
 from train.data.records import Record, read_records
 from train.data.resolve import ResolvedTokenizer, resolve_tokenizer
@@ -54,6 +55,8 @@ def run(context: StageContext) -> None:
         trust_remote_code=_trusts_remote_code(context),
     )
     tokenizer = resolved.chat
+    # Here, before any worker: training would find it too.
+    require_learnable(resolved.added_tokens, context.plan.stage(StageKind.TRAIN).params.method)
     skips_bad_records = context.plan.stage(StageKind.DATA).params.on_error == "skip"
 
     artifact = ArtifactWriter(context.store, context.stage.output)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from artifacts.contract import DataParams, ModelParams, PrepareParams, StageKind, TwinParams
+from artifacts.contract import DataParams, Method, ModelParams, PrepareParams, StageKind, TwinParams
 from artifacts.events import Events
 from artifacts.local import LocalStore
 from artifacts.manifest import ArtifactWriter
@@ -34,6 +34,7 @@ def stage_context(
     model: ModelParams | None = None,
     prepare: PrepareParams | None = None,
     on_error: str = "stop",
+    method: Method = "full",
 ) -> StageContext:
     model = model or ModelParams(source="twin", twin=TWIN)
     prepare = prepare or PrepareParams(max_length=128, packing=True)
@@ -43,6 +44,12 @@ def stage_context(
             plan_parts.stage(StageKind.DATA, DataParams(splits={}, on_error=on_error)),
             plan_parts.stage(StageKind.MODEL, model, data="data/key"),
             plan_parts.stage(StageKind.PREPARE, prepare, data="data/key", model="models/key"),
+            plan_parts.stage(
+                StageKind.TRAIN,
+                plan_parts.train_params(method=method),
+                model="models/key",
+                prepare="prepared/key",
+            ),
         ],
     )
     return StageContext(plan, "run", plan.stage(kind), store, work, Events(store, "run", kind))

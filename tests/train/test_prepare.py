@@ -7,7 +7,7 @@ import pytest
 
 import train.model
 import train.prepare
-from artifacts.contract import IGNORED_LABEL, PrepareParams, StageKind, TemplateParams
+from artifacts.contract import IGNORED_LABEL, Method, PrepareParams, StageKind, TemplateParams
 from artifacts.events import events_prefix
 from artifacts.local import LocalStore
 from artifacts.manifest import read_marker, verify
@@ -28,9 +28,11 @@ def store_with_model(tmp_path, **splits) -> LocalStore:
     return store
 
 
-def prepare(store: LocalStore, *, on_error: str = "stop", **params) -> dict:
+def prepare(store: LocalStore, *, on_error: str = "stop", method: Method = "full", **params) -> dict:
     params = PrepareParams(**{"max_length": 256, "packing": True} | params)
-    context = stage_context(store, StageKind.PREPARE, store.root / "work", prepare=params, on_error=on_error)
+    context = stage_context(
+        store, StageKind.PREPARE, store.root / "work", prepare=params, on_error=on_error, method=method
+    )
     train.prepare.run(context)
     context.events.flush()
     return json.loads(store.read_bytes("prepared/key/statistics.json"))
@@ -219,6 +221,13 @@ def test_reasoning_that_is_left_out_is_told(tmp_path):
     assert report["splits"]["train"]["left_out"] == {"reasoning": {"records": 2, "first": 2}}
     notes = [row["text"] for row in read_all(store, events_prefix("run")) if row["kind"] == "note"]
     assert notes == ["the chat template leaves out reasoning of 2 records; the first is train record 2"]
+
+
+def test_new_tokens_that_the_method_would_not_learn(tmp_path):
+    store = store_with_model(tmp_path, train=SHORT)
+    with pytest.raises(StageUserError, match=r"adds <\|start_header_id\|>.* ia3 does not train embeddings"):
+        prepare(store, template=TemplateParams(name="llama3"), method="ia3")
+    assert read_marker(store, "prepared/key") is None
 
 
 def test_a_named_template_with_new_tokens(tmp_path):

@@ -13,9 +13,9 @@ import torch
 
 from artifacts.contract import Method, TrainParams
 from train import lean_peft
+from train.data.new_tokens import require_learnable
 from train.methods import adaption, ia3, lora, partial, prompts, quantized, tokens
 from train.methods.tokens import Tokens
-from train.stage import StageUserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -66,12 +66,7 @@ def apply(model: PreTrainedModel, params: TrainParams, new: Tokens | None = None
     """
     lean_peft.prepare(params.quantization)
     new = new or Tokens()
-    if new.added and params.method not in ("full", "lora"):
-        raise StageUserError(
-            f"the template adds {', '.join(new.added)} to the tokenizer, and {params.method} does not train "
-            "embeddings of new tokens",
-            "use method lora or full, or a template whose markers the tokenizer knows",
-        )
+    require_learnable(new.added, params.method)
     tokens.resize(model, new.added)
     quantized.keep_trainable(model)
     adapted = _APPLY[params.method](model, params, new)
