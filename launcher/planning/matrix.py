@@ -164,7 +164,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "ZeRO-3 splits the packed bytes of 4-bit weights, whose scales stay behind",
         "use strategy fsdp, or ddp, zero1 or zero2",
-        _TRIED,
+        "bitsandbytes Params4bit.quant_state is no parameter; not tried here",
         "strategy.type",
         quantization=("nf4",),
         strategy=("zero3",),
