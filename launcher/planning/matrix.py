@@ -257,14 +257,6 @@ RULES: tuple[Rule, ...] = (
         quantization=("gptq",),
     ),
     _rule(
-        "8-bit layers lose their scales once DoRA has read their weights",
-        "leave dora out, or use quantization: nf4",
-        f"bitsandbytes 0.50 and peft 0.21, {_TRIED}",
-        "method.dora",
-        options=("dora",),
-        quantization=("int8",),
-    ),
-    _rule(
         "it starts from the base's own weights, unquantized",
         "use init: loftq with quantization: nf4, or leave init out",
         "peft 0.21 peft/tuners/lora/layer.py: pissa_init and olora_init need floating-point weights",
