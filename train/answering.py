@@ -15,6 +15,7 @@ from train import sharding
 from train.data.loading import load_chat_tokenizer
 from train.data.tokenize import ChatTokenizer
 from train.questions import Encoded, Question, batches, encode_question
+from train.stage import StageUserError
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def answer(
     if shard is not None:
         sharding.join(shard, device)
     model = load_model(source, device, precision, shard)
+    make_room(model, tokenizer, sharded=shard is not None)
     stop_ids = stop_token_ids(model.generation_config.eos_token_id, tokenizer)
     set_greedy(model, max_new_tokens, stop_ids)
     if source.adapter is not None:
@@ -115,6 +117,22 @@ def load_model(source: ModelSource, device: str, precision: str, shard: sharding
     model = AutoModelForCausalLM.from_pretrained(source.folder, dtype=dtype, **common, **spread)
     sharding.check(model, shard)
     return model.eval()
+
+
+def make_room(model: Any, tokenizer: ChatTokenizer, *, sharded: bool) -> None:
+    """Rows for tokens that the template added and the untuned model never had, as training starts with them.
+    Raises StageUserError for a sharded model, which can't grow."""
+    rows = model.get_input_embeddings().num_embeddings
+    new = {token: number for token, number in tokenizer.backend.get_vocab().items() if number >= rows}
+    if new and sharded:
+        raise StageUserError(
+            f"the untuned model has no embedding of {', '.join(new)}, and is too large to be given one here",
+            "set predict.base: false",
+        )
+    if new:
+        from train.methods import tokens
+
+        tokens.resize(model, new)
 
 
 def stop_token_ids(declared: int | list[int] | None, tokenizer: ChatTokenizer) -> list[int]:

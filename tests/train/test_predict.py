@@ -343,3 +343,20 @@ def test_questions_are_asked_with_their_tools_and_texts_are_none(tmp_path: Path)
     (question,) = predict.read_questions(tmp_path)
     assert (question.prompt, question.tools) == (talk[:-1], tools)
     assert json.loads(question.reference) == {"name": "now", "arguments": {}}
+
+
+def test_the_untuned_model_is_asked_with_tokens_that_it_never_had(base: Path, tmp_path: Path) -> None:
+    from train.data.loading import load_chat_tokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|new|>"]})
+    tokenizer.chat_template = "{% for m in messages %}<|new|>{{ m.content }}{% endfor %}<|new|>"
+    tokenizer.save_pretrained(tmp_path)
+    source = ModelSource("base", base, tokenizer=tmp_path)
+    question = Question([{"role": "user", "content": "Why?"}], {"role": "assistant", "content": "So."})
+    options: dict[str, Any] = {"device": "cpu", "precision": "fp32", "max_new_tokens": 2, "batch_size": 1}
+    (((_, answer),),) = answering.answer(source, [question], **options)
+    assert answer.reference_tokens > 0 and answer.reference_loss > 0
+    model = answering.load_model(source, "cpu", "fp32")
+    with pytest.raises(StageUserError, match=r"no embedding of <\|new\|>"):
+        answering.make_room(model, load_chat_tokenizer(tmp_path), sharded=True)
