@@ -43,11 +43,15 @@ def _tensors(trainer: Any) -> dict[str, Any]:
 
 
 def _local(tensor: Any) -> Any:
+    import torch.distributed as dist
     from torch.distributed.tensor import DTensor
 
     if isinstance(tensor, DTensor):
         return tensor.to_local()
-    return tensor.ds_tensor if hasattr(tensor, "ds_tensor") else tensor
+    if not hasattr(tensor, "ds_tensor"):
+        return tensor
+    part = tensor.ds_tensor  # of equal length on each rank, so the last ones' end in padding
+    return part[: max(0, tensor.ds_numel - dist.get_rank() * part.numel())]
 
 
 def _facts(trainer: Any, before: dict[str, Any]) -> dict[str, Any]:

@@ -107,10 +107,13 @@ def elements_here(cell: Cell, shape: tuple[int, ...], rank: int, ranks: int) -> 
     """How many elements of a tensor a rank holds: its part of the rows (FSDP2), of all elements (ZeRO-3), or
     all."""
     if cell.strategy == "fsdp":
-        each = math.ceil(shape[0] / ranks)
-        rows = max(0, min(each, shape[0] - rank * each))
-        return rows * math.prod(shape[1:])
-    return math.ceil(math.prod(shape) / ranks) if cell.strategy == "zero3" else math.prod(shape)
+        return _part(shape[0], rank, ranks) * math.prod(shape[1:])
+    return _part(math.prod(shape), rank, ranks) if cell.strategy == "zero3" else math.prod(shape)
+
+
+def _part(count: int, rank: int, ranks: int) -> int:
+    each = math.ceil(count / ranks)
+    return max(0, min(each, count - rank * each))
 
 
 def check_strategy(cell: Cell, facts: list[dict[str, Any]]) -> None:
