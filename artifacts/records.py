@@ -44,7 +44,7 @@ from artifacts.formats import (
 from artifacts.formats.columns import json_columns, readable_columns, unused
 from artifacts.formats.custom import CustomFileError, check_custom_file
 from artifacts.readers import BadRecord, RawRecord, read_json_lines, read_text
-from artifacts.sources import BUFFER_BYTES, Digest, Source, drain
+from artifacts.sources import BUFFER_BYTES, Digest, Source, drain, unreadable
 
 __all__ = [
     "BadRecord",
@@ -278,4 +278,4 @@ def _check_custom(path: Path) -> None:
     except CustomFileError as error:
         raise DataFileError(error.why, error.way_out) from None
     except OSError as error:
-        raise DataFileError(f"can't be read: {error.strerror or error}") from None
+        raise unreadable(error) from None

@@ -84,7 +84,8 @@ def _buffered(raw: io.RawIOBase) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(raw, BUFFER_BYTES))
 
 
-def _unreadable(error: OSError) -> DataFileError:
+def unreadable(error: OSError) -> DataFileError:
+    """What the system said, as a reason against the file."""
     return DataFileError(f"can't be read: {error.strerror or error}")
 
 
@@ -96,7 +97,7 @@ class _Counted(io.RawIOBase):
         try:
             self._file = path.open("rb", buffering=0)
         except OSError as error:
-            raise _unreadable(error) from None
+            raise unreadable(error) from None
 
     def readable(self) -> bool:
         return True
@@ -106,7 +107,7 @@ class _Counted(io.RawIOBase):
         try:
             count = self._file.readinto(view) or 0
         except OSError as error:
-            raise _unreadable(error) from None
+            raise unreadable(error) from None
         self.bytes_read += count
         if self._digest is not None:
             self._digest.update(view[:count])

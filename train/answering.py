@@ -3,7 +3,6 @@ it finds the reference answers."""
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -105,10 +104,11 @@ def answer(
 
 def load_model(source: ModelSource, device: str, precision: str, shard: sharding.Shard | None = None) -> Any:
     """The model, or this process's part of it."""
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
+    from train.dtypes import DTYPES
+
+    dtype = DTYPES[precision]
     common: dict[str, Any] = {"trust_remote_code": source.trust_remote_code, "local_files_only": True}
     if shard is None:
         return AutoModelForCausalLM.from_pretrained(source.folder, dtype=dtype, **common).to(device).eval()
@@ -184,6 +184,8 @@ def reference_losses(model: Any, asked: Sequence[Encoded]) -> list[float]:
     import torch
     from torch.nn.functional import cross_entropy
 
+    from train.loss import slices_logits
+
     width = max(len(each.whole) for each in asked)
     device = next(model.parameters()).device
     input_ids = torch.zeros(len(asked), width, dtype=torch.long)
@@ -193,7 +195,8 @@ def reference_losses(model: Any, asked: Sequence[Encoded]) -> list[float]:
         learnt = torch.tensor(each.learnt[1:])  # each position predicts the next
         targets[row, : len(learnt)][learnt] = input_ids[row, 1 : len(learnt) + 1][learnt]
     kept = width - min((targets != IGNORED_LABEL).int().argmax(1).tolist())  # none before the first reference
-    sliced = {"logits_to_keep": kept} if slices_logits(model) else {}
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    sliced = {"logits_to_keep": kept} if slices_logits(base) else {}
     logits = model(input_ids=input_ids.to(device), use_cache=False, **sliced).logits[:, -kept:]
     targets = targets[:, -kept:]
     losses = []
@@ -202,12 +205,6 @@ def reference_losses(model: Any, asked: Sequence[Encoded]) -> list[float]:
         picked = logits[row][learnt.to(device)].float()
         losses.append(float(cross_entropy(picked, targets[row][learnt].to(device), reduction="sum")))
     return losses
-
-
-def slices_logits(model: Any) -> bool:
-    """Whether the model, under an adapter or not, can leave out logits."""
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return "logits_to_keep" in inspect.signature(whole.forward).parameters
 
 
 def until_stop(ids: Sequence[int], stop_ids: Sequence[int]) -> list[int]:

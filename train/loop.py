@@ -141,7 +141,7 @@ def resumed_step(task: TrainTask) -> int:
 def use_cores(world_size: int) -> None:
     """Share this machine's cores among its ranks. Set here, as each launcher would otherwise decide for
     itself and the order of floating-point sums with it."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    local = strategies.ranks_per_node(world_size)
     torch.set_num_threads(max(1, available_cores() // max(1, local)))
 
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from artifacts.contract import TrainParams
 from train import lean_deepspeed
+from train.dtypes import DTYPES
 from train.stage import StageError, StageUserError
 
 #: Strategies that DeepSpeed carries out, by the stage of ZeRO.
@@ -133,7 +134,7 @@ def fsdp_plugin(params: TrainParams, *, on_gpu: bool) -> Any:
     from accelerate.utils import FullyShardedDataParallelPlugin
     from torch.distributed.fsdp import MixedPrecisionPolicy
 
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[params.precision]
+    dtype = None if params.precision == "fp32" else DTYPES[params.precision]
     config = _fsdp_config(params, on_gpu=on_gpu)
     return FullyShardedDataParallelPlugin(
         fsdp_version=2,

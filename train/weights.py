@@ -13,22 +13,18 @@ from typing import Any
 
 import torch
 
+from train.data.loading import TOKENIZER_FILES
 from train.methods.saved import layout
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TRAINED_WEIGHTS = "trained.safetensors"
 MAX_SHARD_SIZE = "5GB"
 WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"}
-TOKENIZER_FILES = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
+#: What goes with trained weights so that they are asked as they were trained.
+_ASKING_FILES = (
+    *TOKENIZER_FILES,
     "chat_template*",
     "additional_chat_templates/*",
-    "spiece.model",
-    "sentencepiece*",
     "generation_config.json",  # which tokens end an answer, where the template changed that
 )
 
@@ -223,7 +219,7 @@ def copy_without_weights(base: Path, folder: Path) -> None:
 
 def copy_tokenizer(base: Path, folder: Path) -> None:
     """Copy the tokenizer and chat template of the folder `base`, replacing what is there."""
-    for pattern in TOKENIZER_FILES:
+    for pattern in _ASKING_FILES:
         for source in sorted(base.glob(pattern)):
             if source.is_file():
                 _copy(source, folder / source.relative_to(base))

@@ -12,12 +12,7 @@ from artifacts.records import BadRecord, DataFileError, RecordFile
 from launcher.data_check.report import Bucket, Report
 from launcher.data_check.tokens import TokenCount, token_buckets, tokens_of
 from launcher.errors import Problem, UserError
-from launcher.stages.data_run.fingerprints import (
-    FingerprintBag,
-    fingerprint,
-    near_fingerprint,
-    prompt_fingerprint,
-)
+from launcher.stages.data_run.fingerprints import FingerprintBag, Repeats, prompt_fingerprint
 
 DEFAULT_MAX_LENGTH = 2048  # tokens, as training.max_length
 _LISTED = 20
@@ -47,6 +42,7 @@ def check(
             measured = counting.result() if counting else None
     except DataFileError as error:
         raise UserError(Problem(where="", what=str(path), why=error.why, way_out=error.way_out)) from None
+    duplicates, near_duplicates = tally.repeats.count()
     return Report(
         path=str(path),
         size_bytes=records.size_bytes,
@@ -55,8 +51,8 @@ def check(
         records=tally.records,
         bad_records=tally.bad_records,
         bad=tally.bad,
-        duplicates=(duplicates := tally.exact.duplicates()),
-        near_duplicates=tally.near.duplicates() - duplicates,
+        duplicates=duplicates,
+        near_duplicates=near_duplicates,
         overlap=None if against is None else tally.prompts.count_in(against),
         lost=dict(records.lost),
         unit="tokens" if measured else "characters",
@@ -69,10 +65,14 @@ def check(
 
 def prompts_of(path: Path) -> FingerprintBag:
     """What the good records of a file ask, to check another file against. Raises UserError."""
+    prompts = FingerprintBag()
     try:
-        return _Tally(RecordFile(path)).prompts
+        for item in RecordFile(path):
+            if not isinstance(item, BadRecord):
+                prompts.add(prompt_fingerprint(item.record))
     except DataFileError as error:
         raise UserError(Problem(where="", what=str(path), why=error.why, way_out=error.way_out)) from None
+    return prompts
 
 
 class _Tally:
@@ -81,7 +81,7 @@ class _Tally:
     def __init__(self, records: RecordFile) -> None:
         self.records = self.bad_records = self.characters = self.longest = 0
         self.bad: list[BadRecord] = []
-        self.exact, self.near, self.prompts = FingerprintBag(), FingerprintBag(), FingerprintBag()
+        self.repeats, self.prompts = Repeats(), FingerprintBag()
         self._sizes: Counter[int] = Counter()  # by bit length
         for item in records:
             if isinstance(item, BadRecord):
@@ -95,8 +95,7 @@ class _Tally:
             self.characters += length
             self.longest = max(self.longest, length)
             self._sizes[(length - 1).bit_length()] += 1
-            self.exact.add(fingerprint(item.record))
-            self.near.add(near_fingerprint(item.record))
+            self.repeats.add(item.record)
             self.prompts.add(prompt_fingerprint(item.record))
 
     def buckets(self) -> list[Bucket]:

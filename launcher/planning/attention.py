@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from artifacts.contract import Precision
-from launcher import catalog
 from launcher.planning.findings import Findings
+from launcher.planning.hardware import compute_capability
 
 _FIELD = "training.attention"
 #: Compute capabilities that flash attention is written for: version 2 from Ampere on, version 3 for Hopper
@@ -28,8 +28,7 @@ def check(found: Findings, precision: Precision) -> None:
         return
     if precision == "fp32":
         found.refuse(_FIELD, wanted, "flash attention knows no fp32", "use precision bf16, or attention sdpa")
-    known = catalog.find(gpu.name)
-    capability = gpu.compute_capability or (known.compute_capability if known else None)
+    capability = compute_capability(gpu)
     if capability is None:
         return
     if wanted == "flash_attention_3" and capability[0] != _HOPPER[0]:

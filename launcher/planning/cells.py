@@ -60,16 +60,10 @@ def fitting_strategies(cell: Cell) -> frozenset[Strategy]:
 
 def refuse(found: Findings, cell: Cell, *, strategy_is_open: bool) -> None:
     """Every reason against the job's cell. Where the strategy is open, only those that hold for each."""
-    if strategy_is_open:
-        each = [
-            list(matrix.refusals(dataclasses.replace(cell, strategy=strategy)))
-            for strategy in matrix.STRATEGIES
-        ]
-        refusals = [one for one in each[0] if all(one in others for others in each)]
-    else:
-        refusals = list(matrix.refusals(cell))
-    for one in refusals:
-        found.refuse(one.field, _written(found, one.field), one.why, one.way_out)
+    holding = _elsewhere(cell) if strategy_is_open else set(matrix.refusals(cell))
+    for one in matrix.refusals(cell):
+        if one in holding:
+            found.refuse(one.field, _written(found, one.field), one.why, one.way_out)
 
 
 def _elsewhere(cell: Cell) -> set[Refusal]:

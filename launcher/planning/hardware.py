@@ -29,6 +29,12 @@ class Refusal:
     way_out: str
 
 
+def compute_capability(gpu: Gpu) -> tuple[int, int] | None:
+    """As the GPU's driver says, else the catalog; None where nothing is known of it."""
+    known = catalog.find(gpu.name)
+    return gpu.compute_capability or (known.compute_capability if known else None)
+
+
 @dataclass(frozen=True)
 class ThisMachine:
     """The machine that the launcher runs on."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from artifacts.contract import Precision
-from launcher import catalog
 from launcher.machine import Gpu
 from launcher.planning.findings import Findings
+from launcher.planning.hardware import compute_capability
 
 #: bfloat16 arithmetic begins with NVIDIA's Ampere.
 BF16_CAPABILITY = (8, 0)
@@ -32,6 +32,4 @@ def has_precision(gpu: Gpu | None, precision: Precision) -> bool:
     new one."""
     if gpu is None:
         return precision != "fp16"
-    known = catalog.find(gpu.name)
-    capability = gpu.compute_capability or (known.compute_capability if known else BF16_CAPABILITY)
-    return precision != "bf16" or capability >= BF16_CAPABILITY
+    return precision != "bf16" or (compute_capability(gpu) or BF16_CAPABILITY) >= BF16_CAPABILITY

@@ -46,28 +46,24 @@ def find(job: Loaded[Job], digests: Digests, code: CodeDigest, check_head: Check
 def _mixtures(job: Loaded[Job], splits: Mapping[str, list[DataFile]]) -> Iterator[Problem]:
     """Custom files go with nothing else."""
     custom = {split: [file for file in files if file.format == "custom"] for split, files in splits.items()}
-    data = job.value.data
+
+    def problem(what: str, why: str, way_out: str) -> Problem:
+        return Problem(where=job.where(what), what=what, why=why, way_out=way_out)
+
     for split, files in custom.items():
-        what = why = ""
         if files and len(splits[split]) > 1:
-            what, why = f"data.{split}", "a custom file is a data set of its own, with no other beside it"
-            way_out = "let it read the other files, too"
+            why = "a custom file is a data set of its own, with no other beside it"
+            yield problem(f"data.{split}", why, "let it read the other files, too")
         elif files and split == "test":
-            what, why = (
-                "data.test",
-                "a custom file's items may be tokens, which hold no question",
-            )
-            way_out = "write the questions to a file of messages"
-        elif files and split == "train" and data.eval_fraction is not None:
-            what, why = "data.eval_fraction", "of a custom file's items nothing can be set aside"
+            why = "a custom file's items may be tokens, which hold no question"
+            yield problem("data.test", why, "write the questions to a file of messages")
+        elif files and split == "train" and job.value.data.eval_fraction is not None:
+            why = "of a custom file's items nothing can be set aside"
             way_out = "name it in data.eval as well: it is called with split='validation'"
-        if why:
-            yield Problem(where=job.where(what), what=what, why=why, way_out=way_out)
+            yield problem("data.eval_fraction", why, way_out)
     if len({file.sha256 for files in custom.values() for file in files}) > 1:
         why = "one custom file serves all splits, and these differ"
-        yield Problem(
-            where=job.where("data"), what="data", why=why, way_out="tell the splits apart by `split`"
-        )
+        yield problem("data", why, "tell the splits apart by `split`")
 
 
 def _derived(data: Data) -> Iterator[Derived]:

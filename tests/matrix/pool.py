@@ -3,7 +3,6 @@ what libraries set up at first use are paid once for many cells."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 
 import cloudpickle
 
-from tests.train.conftest import _free_port
+from tests.train.conftest import free_port, preloaded, rank_environment
 
 TIMEOUT_S = 120
 
@@ -48,10 +47,7 @@ class Pool:
         self._processes, self._pipes = [], []
 
     def _start(self) -> None:
-        os.environ |= {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.train.preloaded"])
-        port = _free_port()
+        context, port = preloaded(), free_port()
         for rank in range(self.count):
             mine, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(rank, self.count, port, theirs), daemon=True)
@@ -71,14 +67,7 @@ class Pool:
 
 
 def _serve(rank: int, count: int, port: int, pipe: Any) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(count),
-        "LOCAL_WORLD_SIZE": str(count),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+    os.environ |= rank_environment(rank, count, port)
     sys.stdout = sys.stderr
     environment = dict(os.environ)
     while True:

@@ -48,9 +48,7 @@ def byte_level_backend() -> Tokenizer:
     backend.train_from_iterator(
         _corpus(), trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
     )
-    backend.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
-    )
+    add_special_tokens(backend)
     backend.add_tokens([AddedToken(token, normalized=False) for token in ("<think>", "</think>")])
     bos = ("<s>", backend.token_to_id("<s>"))
     backend.post_processor = processors.Sequence(

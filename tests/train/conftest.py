@@ -30,16 +30,14 @@ TIMEOUT_S = 240
 def ranks() -> Iterator[Ranks]:
     """`ranks(n, function, *arguments)`: run `function(*arguments)` as n gloo ranks, each a process with the
     environment that a launcher gives; returns what each rank returned. A rank's exception is raised here."""
-    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.train.preloaded"])
+    context = preloaded()
 
     def run(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         module = sys.modules[function.__module__]
         cloudpickle.register_pickle_by_value(module)
         call = cloudpickle.dumps((function, arguments))
         cloudpickle.unregister_pickle_by_value(module)
-        port = _free_port()
+        port = free_port()
         pipes, processes = [], []
         for rank in range(count):
             receiver, sender = context.Pipe(duplex=False)
@@ -68,14 +66,23 @@ def _receive(receiver: Any, rank: int) -> tuple[bool, Any]:
         return False, "died"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def _rank(call: bytes, rank: int, count: int, port: int, sender: Any) -> None:
-    os.environ |= {
+def preloaded() -> Any:
+    """The context whose processes are forked from a server that has the libraries."""
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.train.preloaded"])
+    return context
+
+
+def rank_environment(rank: int, count: int, port: int) -> dict[str, str]:
+    """What a launcher tells a rank of `count` on this machine."""
+    return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(count),
@@ -83,6 +90,10 @@ def _rank(call: bytes, rank: int, count: int, port: int, sender: Any) -> None:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
+
+
+def _rank(call: bytes, rank: int, count: int, port: int, sender: Any) -> None:
+    os.environ |= rank_environment(rank, count, port)
     try:
         function, arguments = cloudpickle.loads(call)
         sender.send((True, cloudpickle.dumps(function(*arguments))))

@@ -14,6 +14,17 @@ from train.data.templates import TemplateError
 from train.data.tokenize import ChatTokenizer
 from train.stage import StageUserError
 
+#: Files of a model folder that make up its tokenizer, as patterns.
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece*",
+)
+
 #: Named tokens that a template may use (transformers' SPECIAL_TOKENS_ATTRIBUTES).
 SPECIAL_TOKEN_NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 

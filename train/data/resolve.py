@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from artifacts.contract import TemplateParams, TrainOn
 from train.data.loading import (
+    TOKENIZER_FILES,
     load_chat_tokenizer,
     load_with_transformers,
     loads_as_saved,
@@ -31,18 +32,7 @@ from train.stage import StageUserError
 
 TEMPLATE_FILE = "chat_template.jinja"
 #: Files of a model folder that `AutoTokenizer` may look at, code included.
-_FILES = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece*",
-    "config.json",
-    "*.py",
-    TEMPLATE_FILE,
-)
+_FILES = (*TOKENIZER_FILES, "config.json", "*.py", TEMPLATE_FILE)
 #: Tokens that families keep for padding, tried in this order where a tokenizer declares none.
 _PAD_TOKENS = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>", "<|endoftext|>", "<unk>")
 _STOP_ADVICE = "name the token that ends an answer: template.stop_words, with template.replace_eos: true"

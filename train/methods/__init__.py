@@ -14,6 +14,7 @@ import torch
 from artifacts.contract import Method, TrainParams
 from train import lean_peft
 from train.data.new_tokens import require_learnable
+from train.dtypes import DTYPES
 from train.methods import adaption, ia3, lora, partial, prompts, quantized, tokens
 from train.methods.tokens import Tokens
 
@@ -31,7 +32,6 @@ __all__ = [
     "weights_dtype",
 ]
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _APPLY = {
     "full": partial.apply_full,
     "partial": partial.apply,

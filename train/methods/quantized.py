@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from artifacts.contract import Quantization, TrainParams
+from train.dtypes import DTYPES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_COMPUTE = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def config(params: TrainParams, model: Path | None = None) -> Any:
@@ -29,10 +28,10 @@ def config(params: TrainParams, model: Path | None = None) -> Any:
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=_COMPUTE[params.precision],
+            bnb_4bit_compute_dtype=DTYPES[params.precision],
             # FSDP splits tensors of one type alone: bytes go in the wrapping of the other weights'
             # (huggingface/accelerate#3983).
-            bnb_4bit_quant_storage=_COMPUTE[params.precision] if params.strategy == "fsdp" else torch.uint8,
+            bnb_4bit_quant_storage=DTYPES[params.precision] if params.strategy == "fsdp" else torch.uint8,
         )
     if params.quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)

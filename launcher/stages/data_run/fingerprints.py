@@ -122,3 +122,19 @@ class FingerprintBag:
             file.write(self._held[index].tobytes())
             self._held[index] = array("q")
         self._count = 0
+
+
+class Repeats:
+    """Counts records that repeat an earlier one."""
+
+    def __init__(self) -> None:
+        self._exact, self._near = FingerprintBag(), FingerprintBag()
+
+    def add(self, record: Record) -> None:
+        self._exact.add(fingerprint(record))
+        self._near.add(near_fingerprint(record))
+
+    def count(self) -> tuple[int, int]:
+        """How many are the same, and how many more nearly so."""
+        exact = self._exact.duplicates()
+        return exact, self._near.duplicates() - exact

@@ -7,12 +7,7 @@ from collections.abc import Callable
 
 from artifacts.formats import Record
 from artifacts.records import BadRecord, FileReport, GoodRecord, SplitReport
-from launcher.stages.data_run.fingerprints import (
-    FingerprintBag,
-    fingerprint,
-    near_fingerprint,
-    prompt_fingerprint,
-)
+from launcher.stages.data_run.fingerprints import FingerprintBag, Repeats, prompt_fingerprint
 
 
 class Sink:
@@ -24,7 +19,7 @@ class Sink:
     ) -> None:
         self.records = 0  # lines
         self.prompts = FingerprintBag()
-        self.exact, self.near = FingerprintBag(), FingerprintBag()
+        self.repeats = Repeats()
         self._write, self._counts_repeats, self._keeps_prompts = write, repeats, prompts
         self._longest = 0
         self._characters: defaultdict[str, int] = defaultdict(int)
@@ -43,8 +38,7 @@ class Sink:
         if self._keeps_prompts:
             self.prompts.add(prompt_fingerprint(record))
         if self._counts_repeats:
-            self.exact.add(fingerprint(record))
-            self.near.add(near_fingerprint(record))
+            self.repeats.add(record)
 
     def _count_characters(self, record: Record, copies: int) -> int:
         """The record's characters, once."""

@@ -124,12 +124,12 @@ class _Staging:
 
     def _report(self) -> DataReport:
         train = self._sinks.get("train")
-        exact = train.exact.duplicates() if train else 0
+        exact, near = train.repeats.count() if train else (0, 0)
         others = {name: sink for name, sink in self._sinks.items() if name != "train"}
         return DataReport(
             splits=self._reports,
             duplicates=exact,
-            near_duplicates=train.near.duplicates() - exact if train else 0,
+            near_duplicates=near,
             overlap={name: sink.prompts.count_in(train.prompts) for name, sink in others.items()}
             if train
             else {},
