@@ -127,6 +127,10 @@ $(ready)-train: $(ready)-launcher requirements/train.lock
 	@$(install) -r requirements/train.lock
 	@touch $@
 
-$(ready)-dev: $(ready)-train requirements/dev.lock
+$(ready)-serve: $(ready)-train requirements/serve.lock
+	@$(install) -r requirements/serve.lock
+	@touch $@
+
+$(ready)-dev: $(ready)-serve requirements/dev.lock
 	@$(install) -r requirements/dev.lock
 	@touch $@

@@ -18,6 +18,8 @@ from launcher.errors import Problem, RunFailed, UserError, of_os_error
 PRODUCTS = {
     "merged": StageKind.MERGE,
     "adapter": StageKind.TRAIN,
+    "quantized": StageKind.QUANTIZE,
+    "gguf": StageKind.GGUF,
     "predictions": StageKind.PREDICT,
     "prepared": StageKind.PREPARE,
     "data": StageKind.DATA,

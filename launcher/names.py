@@ -15,7 +15,8 @@ MIN_KEY_DIGITS = 4
 
 _RUN_ID = re.compile(r"[a-z](?:[a-z0-9-]{0,28}[a-z0-9])?-[0-9a-f]{8}")
 _KEY = re.compile(rf"[0-9a-f]{{{MIN_KEY_DIGITS},64}}")
-_KIND_OF_FOLDER = {kind.folder: kind for kind in StageKind}
+#: Of kinds that share a folder, the first.
+_KIND_OF_FOLDER = {kind.folder: kind for kind in reversed(StageKind)}
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,10 @@ def parse_reference(text: str) -> Reference:
 def match_artifacts(reference: ArtifactReference, keys: Mapping[StageKind, Iterable[str]]) -> list[str]:
     """Prefixes of the artifacts among `keys` that `reference` may mean, in a stable order."""
     kinds = [reference.kind] if reference.kind else list(StageKind)
-    return [
+    found = [
         artifact_prefix(kind, key)
         for kind in kinds
         for key in sorted(set(keys.get(kind, ())))
         if key.startswith(reference.key)
     ]
+    return list(dict.fromkeys(found))

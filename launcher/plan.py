@@ -14,10 +14,8 @@ from typing import Any
 
 from artifacts.contract import (
     DataParams,
-    MergeParams,
     ModelParams,
     Plan,
-    PredictParams,
     PrepareParams,
     StagePlan,
     TrainParams,
@@ -25,14 +23,14 @@ from artifacts.contract import (
 from launcher.digests import Digests
 from launcher.errors import Problem, UserError
 from launcher.machine import Machine
-from launcher.planning import cluster_part, hardware, rehearsal
+from launcher.planning import cluster_part, export, hardware, rehearsal
 from launcher.planning.findings import Findings
 from launcher.planning.resolve import Resolved, resolve
 from launcher.spec.cluster import Cluster
 from launcher.spec.job import Job
 from launcher.spec.kubernetes import KubernetesCluster
 from launcher.spec.load import Loaded
-from launcher.stages import data, export, image, model, prepare, train
+from launcher.stages import data, image, model, prepare, train
 from launcher.stages.code import CodeDigests
 from launcher.stages.keys import CodeDigest
 
@@ -129,20 +127,8 @@ def _stages(
     )
     prepared = prepare.plan(prepare_params, data_stage, model_stage, code)
     trained = train.plan(resolved.train, model_stage, prepared, code)
-    stages = [data_stage, model_stage, prepared, trained]
-    if "merge" in resolved.after:
-        merge_params = MergeParams(max_shard_size_bytes=job.merge.max_shard_size_bytes)
-        stages.append(export.merge(merge_params, model_stage, trained, code))
-    if "predict" in resolved.after:
-        predict_params = PredictParams(
-            max_new_tokens=job.predict.max_new_tokens,
-            batch_size=job.predict.batch_size,
-            limit_records=job.predict.limit,
-            base=job.predict.base,
-            precision=resolved.train.precision,
-        )
-        stages.append(export.predict(predict_params, data_stage, model_stage, stages[-1], code))
-    return stages
+    made = [data_stage, model_stage, prepared, trained]
+    return made + export.chain(job, export.Trained(*made), resolved, code)
 
 
 def _filled(job: Job, resolved: Resolved) -> dict[str, Any]:

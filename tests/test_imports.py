@@ -18,7 +18,7 @@ LAUNCHER_LAYERS = [
     ["spec"],
     ["memory", "stages", "kube"],
     ["planning"],
-    ["plan"],
+    ["plan", "alone"],
     ["progress"],
     [
         "backends",
@@ -28,6 +28,9 @@ LAUNCHER_LAYERS = [
         "fetch",
         "report",
         "reporting",
+        "publishing",
+        "models",
+        "compare",
         "data_check",
         "data_show",
     ],

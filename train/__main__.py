@@ -22,9 +22,13 @@ from train.stage import Drained, StageContext, StageError
 # Each module has `run(context)`. Imported only when its stage runs: prepare needs no torch.
 MODULES = {
     "model": "train.model",
+    "original": "train.model",
+    "adapter": "train.adapter",
     "prepare": "train.prepare",
     "train": "train.entrypoint",
     "merge": "train.merge",
+    "quantize": "train.quantize",
+    "gguf": "train.gguf",
     "predict": "train.predict",
 }
 

@@ -13,12 +13,12 @@ from typing import Any
 from artifacts.contract import Plan, StageKind, StagePlan
 from launcher.backends.pod_template import PLAN_FILE, WORK, Pod, pod_template
 from launcher.backends.pods import JOB, KEY, RUN, STAGE
-from launcher.backends.rayjob import ray_job_spec
+from launcher.backends.rayjob import ray_job_spec, training_nodes
 from launcher.errors import Problem, UserError
-from launcher.kube import Object
+from launcher.kube import GPU, Object
 from launcher.names import short_key
 from launcher.spec.kubernetes import KUEUE_LABEL, KubernetesCluster
-from launcher.spec.nodes import Resources
+from launcher.spec.nodes import GpuResources
 from launcher.stages.image import Images
 from launcher.stages.pods import pod_module, runs_in_cluster
 
@@ -166,14 +166,15 @@ def stage_object(plan: Plan, run_id: str, stage: StagePlan, images: Images, driv
 def _stage_job_spec(
     profile: KubernetesCluster, stage: StagePlan, command: Sequence[str], common: Mapping[str, Any]
 ) -> Object:
-    of_launcher = pod_module(stage).startswith("launcher.")
-    resources: Resources = getattr(profile.resources, "prepare" if of_launcher else stage.kind)
+    _, resources = profile.resources.of(stage.kind)
+    gpus = resources.gpus if isinstance(resources, GpuResources) else 0
     pod = Pod(
         args=command,
         cpus=resources.cpus,
         memory_bytes=resources.memory_bytes,
+        devices={GPU: str(gpus)} if gpus else {},
         service_account=profile.service_account,
-        spec={"restartPolicy": "Never"},
+        spec={"restartPolicy": "Never", **(training_nodes(profile) if gpus else {})},
         **common,
     )
     return {

@@ -131,6 +131,13 @@ def _nodes(profile: KubernetesCluster, placement: Placement, labels: Mapping[str
         spec["topologySpreadConstraints"] = [{**spread, "labelSelector": workers}]
     if affinity := _affinity(profile, placement, workers):
         spec["affinity"] = {"podAffinity": affinity}
+    return spec | training_nodes(profile)
+
+
+def training_nodes(profile: KubernetesCluster) -> Object:
+    """The part of a pod's spec that lets it onto the nodes that train, where the GPUs are."""
+    nodes = profile.nodes
+    spec: Object = {}
     if nodes.selector:
         spec["nodeSelector"] = dict(nodes.selector)
     if nodes.tolerations:

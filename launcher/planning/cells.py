@@ -10,7 +10,10 @@ from artifacts.contract import Strategy
 from launcher.planning import matrix
 from launcher.planning.findings import Findings
 from launcher.planning.matrix import Cell, Refusal
-from launcher.spec.job import After
+from launcher.spec.products import AFTER, After
+
+#: Stages that take the merged model.
+_OF_WHOLE_MODELS = ("quantize", "gguf", "predict")
 
 
 def packing(found: Findings, cell: Cell) -> bool:
@@ -43,10 +46,17 @@ def after(found: Findings, cell: Cell) -> list[After]:
         reason = "the default where there is data.test" if has_test else "the default without data.test"
         found.say("after", stages, f"no merge: {refusal.why}" if refusal else reason)
         return stages
-    if wanted == ["predict"] and cell.method in matrix.ADAPTERS and refusal is None:
-        found.say("after", ["merge", "predict"], "predict answers with the merged model")
-        return ["merge", "predict"]
-    return sorted(wanted)  # merge comes before predict
+    stages = sorted(wanted, key=AFTER.index)
+    needs = [stage for stage in stages if stage in _OF_WHOLE_MODELS]
+    if needs and "merge" not in stages and not (needs == ["predict"] and (refusal or is_whole(cell))):
+        stages.insert(0, "merge")
+        found.say("after", stages, f"{needs[0]} takes the merged model")
+    return stages
+
+
+def is_whole(cell: Cell) -> bool:
+    """What training leaves is a model, not an adapter beside one."""
+    return cell.method not in matrix.ADAPTERS
 
 
 def fitting_strategies(cell: Cell) -> frozenset[Strategy]:

@@ -20,6 +20,8 @@ WARMUP_SHARE = 0.25  # of those steps, where the job warms up by steps
 ACCUMULATION = 2  # passes per optimizer step, so that accumulation is rehearsed too
 ANSWERS = 8
 ANSWER_TOKENS = 16
+#: A few steps leave a model that has learnt next to nothing: its perplexity bounds nothing.
+_QUANTIZE = {"calibration_sequences": 8, "calibration_length": MAX_LENGTH, "max_perplexity_increase": 1e9}
 _SUFFIX = "-rehearsal"
 _NAME_LENGTH = 30
 
@@ -58,6 +60,8 @@ def _small(job: Job, hardware: Hardware) -> Job:
             "name": job.name[: _NAME_LENGTH - len(_SUFFIX)].rstrip("-") + _SUFFIX,
             "training": training.model_copy(update=updates),
             "predict": job.predict.model_copy(update=predict),
+            "quantize": job.quantize.model_copy(update=_QUANTIZE),
+            "after": job.after and [stage for stage in job.after if stage != "publish"],
             "compute": job.compute.model_copy(update={"workers": workers, "memory": None}),
         }
     )

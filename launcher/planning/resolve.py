@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from artifacts.contract import Engine, Precision, Quantization, TrainParams
+from artifacts.contract import Engine, Precision, Product, Quantization, TrainParams
 from launcher.dimensions import Dimensions
 from launcher.planning import (
     attention,
@@ -18,12 +18,13 @@ from launcher.planning import (
     matrix,
     method,
     precision,
+    products,
     sizing,
     trainable,
 )
 from launcher.planning.findings import Findings
 from launcher.planning.matrix import Cell
-from launcher.spec.job import After
+from launcher.spec.products import After
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Resolved:
     engine: Engine
     packing: bool
     after: list[After]
+    published: list[Product]
     train: TrainParams
 
 
@@ -53,6 +55,9 @@ def resolve(
     packing = cells.packing(found, cell)
     after = cells.after(found, cell)
     cell = dataclasses.replace(cell, packing=packing, merge="merge" in after)
+    whole = cells.is_whole(cell)
+    products.check(found, size, after, whole=whole)
+    published = products.published(found, after, whole=whole)
     cells.refuse(found, cell, strategy_is_open=found.job.strategy.type == "auto")
     lora = method.lora(found)
     sequences = batches.global_batch(found, workers)
@@ -104,7 +109,7 @@ def resolve(
         peak_flops_per_second=accelerator.peak_flops_per_second(number_format) if accelerator else None,
         fresh=fresh,
     )
-    return Resolved(engine, packing, after, params)
+    return Resolved(engine, packing, after, published, params)
 
 
 def _cell(

@@ -18,15 +18,14 @@ from launcher.spec.base_model import Model
 from launcher.spec.data import Data, absolute
 from launcher.spec.job_grammar import NAME_PATTERN, FilePath
 from launcher.spec.method import Method
+from launcher.spec.products import After, Gguf, Merge, Predict, Publish, Quantize, listed_stages
 from launcher.spec.section import Conflict, Section
 from launcher.spec.template import Template, TemplateName
 from launcher.spec.training import Strategy, Training
-from launcher.spec.units import MEMORY_PATTERN, SIZE_PATTERN, to_bytes
+from launcher.spec.units import MEMORY_PATTERN, to_bytes
 
-After = Literal["merge", "predict"]
-
-#: Sections that may be written as their `type` alone.
-SHORT_FORMS = ("method", "strategy")
+#: Sections that may be written as the value of one field.
+SHORT_FORMS = {"method": "type", "strategy": "type", "publish": "to"}
 
 
 def _template_name(value: Any) -> Any:
@@ -37,6 +36,11 @@ def _template_name(value: Any) -> Any:
 def _short_form(value: Any) -> Any:
     """`method: lora` is short for `method: {type: lora}`."""
     return {"type": value} if isinstance(value, str) else value
+
+
+def _publish_to(value: Any) -> Any:
+    """`publish: hub://org/name` is short for `publish: {to: hub://org/name}`."""
+    return {"to": value} if isinstance(value, str) else value
 
 
 class Compute(Section):
@@ -63,33 +67,6 @@ class Compute(Section):
     def memory_bytes(self) -> int | None:
         """Host memory per worker."""
         return None if self.memory is None else to_bytes(self.memory)
-
-
-class Merge(Section):
-    """The merged model's files."""
-
-    max_shard_size: str = Field(
-        "5GB",
-        pattern=SIZE_PATTERN,
-        description="Upper bound of one safetensors file, as `5GB` (powers of 1000).",
-    )
-
-    def conflicts(self) -> Iterator[Conflict]:
-        if self.max_shard_size_bytes == 0:
-            yield Conflict(("max_shard_size",), "must be above 0")
-
-    @property
-    def max_shard_size_bytes(self) -> int:
-        return to_bytes(self.max_shard_size)
-
-
-class Predict(Section):
-    """Answers on the test file, with and without the training, and their scores."""
-
-    max_new_tokens: int = Field(128, ge=1, le=2**20, description="Longest answer, in tokens.")
-    batch_size: int = Field(16, ge=1, description="Questions answered at a time.")
-    limit: int | None = Field(None, ge=1, description="Only so many records of the test file. Left out: all.")
-    base: bool = Field(True, description="Also answer with the untuned model, to compare.")
 
 
 class Job(Section):
@@ -119,21 +96,19 @@ class Job(Section):
     )
     after: list[After] | None = Field(
         None,
-        description="Stages after training, a list of `merge` and `predict`; `[]`: none. Left out: merge, "
-        "and predict where there is test data.",
+        description="Stages after training, a list of `merge`, `quantize`, `gguf`, `predict` and `publish`; "
+        "`[]`: none. Left out: merge, and predict where there is test data.",
     )
     merge: Merge = Field(Merge(), description="Settings of the stage `merge`.")
+    quantize: Quantize = Field(Quantize(), description="Settings of the stage `quantize`.")
+    gguf: Gguf = Field(Gguf(), description="Settings of the stage `gguf`.")
     predict: Predict = Field(Predict(), description="Settings of the stage `predict`.")
+    publish: Annotated[Publish, BeforeValidator(_publish_to, json_schema_input_type=str | Publish)] = Field(
+        Publish(), description="Where the stage `publish` puts what was made."
+    )
 
     def conflicts(self) -> Iterator[Conflict]:
-        after = self.after or []
-        for index, stage in enumerate(after):
-            if stage in after[:index]:
-                yield Conflict((f"after.{index}",), f"{stage} is named twice", "remove one")
-        if "predict" in after and self.data.test is None:
-            yield Conflict(
-                ("after", "data.test"), "predict needs questions to answer", "name a file in data.test"
-            )
+        yield from self._after_conflicts()
         for field in self.training.given("evaluate_every", "early_stopping", "best_model"):
             if getattr(self.training, field) and not self.data.has_eval:
                 yield Conflict(
@@ -141,10 +116,23 @@ class Job(Section):
                     "there is nothing to evaluate on",
                     "name a file in data.eval, or set data.eval_fraction",
                 )
-        if self.after is None and self.given("predict") and self.data.test is None:
+
+    def _after_conflicts(self) -> Iterator[Conflict]:
+        after = self.after or []
+        for index, stage in enumerate(after):
+            if stage in after[:index]:
+                yield Conflict((f"after.{index}",), f"{stage} is named twice", "remove one")
+        asks = "after" if "predict" in after else "predict"
+        if self.data.test is None and ("predict" in after or (self.after is None and self.given("predict"))):
             yield Conflict(
-                ("predict", "data.test"), "predict needs questions to answer", "name a file in data.test"
+                (asks, "data.test"), "predict needs questions to answer", "name a file in data.test"
             )
+        for section in self.given("quantize", "gguf", "publish"):
+            if section not in after:
+                why = f"the stage {section} is not in `after`, so these settings have no effect"
+                yield Conflict((section, "after"), why, f"write after: [{listed_stages(after, section)}]")
+        if "publish" in after and self.publish.to is None:
+            yield Conflict(("publish.to", "after"), "publish where to?", "write publish: hub://org/name")
 
     def with_absolute_paths(self, folder: Path) -> Job:
         """The same job with the paths in `data` and `model` absolute: relative ones start at `folder`, `~` is

@@ -22,7 +22,7 @@ from launcher.spec.grammar import (
     annotation_conflicts,
     label_conflicts,
 )
-from launcher.spec.nodes import Cache, Nodes, StageResources
+from launcher.spec.nodes import Cache, GpuResources, Nodes, StageResources
 from launcher.spec.section import Conflict, Section
 from launcher.spec.services import S3, Image
 from launcher.spec.units import to_bytes
@@ -153,6 +153,10 @@ class KubernetesCluster(Section):
             if resources.cpus > self.nodes.cpus:
                 why = f"{resources.cpus:g} cores are more than the {self.nodes.cpus:g} of a node (nodes.cpus)"
                 yield Conflict((f"{field}.cpus", "nodes.cpus"), why)
+            gpus = resources.gpus if isinstance(resources, GpuResources) else 0
+            if gpus > (self.nodes.gpus_per_node or 0):
+                why = f"{gpus} GPUs are more than the {self.nodes.gpus_per_node or 0} of a node"
+                yield Conflict((f"{field}.gpus", "nodes.gpus_per_node"), why)
         whole = self.resources.worker.memory if self.resources.worker else self.nodes.memory
         if self.nodes.shared_memory and to_bytes(self.nodes.shared_memory) >= to_bytes(whole):
             why = f"leaves nothing of a worker's {whole} of memory, which it is part of"

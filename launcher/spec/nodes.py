@@ -168,8 +168,22 @@ class Resources(Section):
         return to_bytes(self.memory)
 
 
+class GpuResources(Resources):
+    """The same, for stages that GPUs make faster."""
+
+    gpus: int = Field(
+        0, ge=0, le=64, description="GPUs of `nodes.gpu`, given back when the stage ends. 0: cores alone."
+    )
+
+
+#: Stages that are carried out as another one is.
+_SAME_POD = {"original": "model", "adapter": "model", "data": "prepare"}
+#: What a field that is left out takes after.
+_LIKE = {"quantize": "merge", "gguf": "merge", "publish": "model"}
+
+
 class StageResources(Section):
-    """What each kind of pod takes. Only training uses GPUs."""
+    """What each kind of pod takes. Training takes its GPUs by `compute.workers`."""
 
     pilot: Resources = Field(
         Resources(cpus=0.5, memory="1Gi"), description="The pilot, which drives the run to its end."
@@ -182,12 +196,28 @@ class StageResources(Section):
     )
     prepare: Resources = Field(Resources(cpus=2, memory="4Gi"), description="Tokenizing.")
     merge: Resources = Field(Resources(cpus=2, memory="8Gi"), description="Merging the adapter.")
-    predict: Resources = Field(Resources(cpus=2, memory="8Gi"), description="Answering the test file.")
+    quantize: GpuResources | None = Field(
+        None,
+        description="GPTQ; above some billions of weights take a GPU (`gpus: 1`). Left out: as `merge`.",
+    )
+    gguf: Resources | None = Field(None, description="Converting for llama.cpp. Left out: as `merge`.")
+    predict: GpuResources = Field(GpuResources(cpus=2, memory="8Gi"), description="Answering the test file.")
+    publish: Resources | None = Field(None, description="Uploading what was made. Left out: as `model`.")
     worker: Resources | None = Field(
         None,
         description="One worker's pod, all its workers together. Left out: its share of a node, by GPUs (or, "
         "without GPUs, by the pods a node holds), after head and pilot had theirs.",
     )
+
+    def of(self, stage: str) -> tuple[str, Resources]:
+        """What a stage's pod takes, and the field that says so."""
+        field = _SAME_POD.get(stage, stage)
+        given: Resources | None = getattr(self, field)
+        if given is None:
+            field = _LIKE[field]
+            given = getattr(self, field)
+        assert given is not None, field
+        return field, given
 
 
 class Cache(Section):

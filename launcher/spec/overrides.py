@@ -70,8 +70,8 @@ def _put(target: Any, override: Override) -> None:
         inner = _item(target, part, override.path[: depth + 1])
         if inner is None:
             inner = {}
-        elif isinstance(inner, str) and override.path[: depth + 1] in [(name,) for name in SHORT_FORMS]:
-            inner = {"type": inner}
+        elif isinstance(inner, str) and depth == 0 and part in SHORT_FORMS:
+            inner = {SHORT_FORMS[part]: inner}
         target[part] = inner
         target = inner
     _item(target, last, override.path)

@@ -22,15 +22,22 @@ from launcher.stages.image_files import digest_files
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN_LOCK = Path("requirements/train.lock")
+#: Where the versions of what stages use are locked.
+LOCKS = (TRAIN_LOCK, Path("requirements/gguf.lock"))
 
-#: The module each stage starts in. `data` runs in the launcher.
+#: The module each stage starts in. `data` and `publish` run in the launcher.
 ENTRIES: dict[StageKind, str] = {
     StageKind.DATA: "launcher.stages.data_run",
     StageKind.MODEL: "train.model",
+    StageKind.ORIGINAL: "train.model",
+    StageKind.ADAPTER: "train.adapter",
     StageKind.PREPARE: "train.prepare",
     StageKind.TRAIN: "train.entrypoint",
     StageKind.MERGE: "train.merge",
+    StageKind.QUANTIZE: "train.quantize",
+    StageKind.GGUF: "train.gguf",
     StageKind.PREDICT: "train.predict",
+    StageKind.PUBLISH: "launcher.publishing",
 }
 #: Libraries whose version the output depends on.
 LIBRARIES: dict[StageKind, tuple[str, ...]] = {
@@ -38,17 +45,28 @@ LIBRARIES: dict[StageKind, tuple[str, ...]] = {
     StageKind.MODEL: ("safetensors", "tokenizers", "torch", "transformers"),
     StageKind.PREPARE: ("jinja2", "tokenizers", "transformers"),
     StageKind.TRAIN: ("accelerate", "deepspeed", "peft", "torch", "transformers"),
-    StageKind.MERGE: ("safetensors", "torch"),
+    StageKind.ORIGINAL: ("safetensors", "tokenizers", "torch", "transformers"),
+    StageKind.ADAPTER: ("safetensors",),
+    StageKind.MERGE: ("peft", "safetensors", "torch", "transformers"),
+    StageKind.QUANTIZE: ("gptqmodel", "optimum", "torch", "transformers"),
+    StageKind.GGUF: ("llama-cpp-python", "transformers"),
+    StageKind.PUBLISH: ("huggingface-hub",),
     StageKind.PREDICT: ("peft", "rouge-score", "sacrebleu", "tokenizers", "torch", "transformers"),
 }
 _NAME = re.compile(r"(?:train|artifacts)(?:\.[a-z_][a-z0-9_]*)+")
 #: Packages whose modules can be part of a stage's code.
-_PACKAGES = ("artifacts", "launcher.stages", "train")
+_PACKAGES = ("artifacts", "launcher.publishing", "launcher.stages", "train")
 #: How stages are started and reach their files, and what they say meanwhile: no part of what they make.
 _PLUMBING = {
     "artifacts.cache",
     "artifacts.cache_files",
     "artifacts.contract",
+    "artifacts.contract.codec",
+    "artifacts.contract.inputs",
+    "artifacts.contract.plan",
+    "artifacts.contract.products",
+    "artifacts.contract.training",
+    "artifacts.contract.words",
     "artifacts.download",
     "artifacts.events",
     "artifacts.local",
@@ -85,7 +103,9 @@ class CodeDigests:
             return hashlib.sha256(canonical_json(files)).hexdigest()
         sources = {name: self._module(path)["tree"] for name, path in self.sources(kind).items()}
         if self._versions is None:
-            self._versions = locked_versions(self._root / TRAIN_LOCK)
+            self._versions = {}
+            for lock in LOCKS:
+                self._versions |= locked_versions(self._root / lock)
         libraries = {name: self._versions.get(name, "") for name in LIBRARIES[kind]}
         return hashlib.sha256(canonical_json({"sources": sources, "libraries": libraries})).hexdigest()
 

@@ -16,4 +16,5 @@ def runs_in_cluster(stage: StagePlan) -> bool:
 def pod_module(stage: StagePlan) -> str:
     """The module that carries the stage out; `train.pod` runs it. The launcher's image is enough for those of
     the launcher."""
-    return "launcher.stages.data_run" if stage.kind == StageKind.DATA else "train"
+    modules = {StageKind.DATA: "launcher.stages.data_run", StageKind.PUBLISH: "launcher.publishing"}
+    return modules.get(stage.kind, "train")

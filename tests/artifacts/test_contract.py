@@ -11,6 +11,7 @@ from artifacts.contract import (
     DataFile,
     DataParams,
     Derived,
+    GgufParams,
     ImageParams,
     LoraParams,
     MergeParams,
@@ -18,6 +19,8 @@ from artifacts.contract import (
     Plan,
     PredictParams,
     PrepareParams,
+    PublishParams,
+    QuantizeParams,
     StageKind,
     StagePlan,
     TwinParams,
@@ -49,7 +52,12 @@ PARAMS_BY_KIND: dict[StageKind, Any] = {
     StageKind.PREPARE: PrepareParams(max_length=128, packing=True),
     StageKind.TRAIN: TRAIN,
     StageKind.MERGE: MergeParams(),
+    StageKind.ORIGINAL: ModelParams(source="folder", location="/original"),
+    StageKind.ADAPTER: ModelParams(source="folder", location="/adapter"),
+    StageKind.QUANTIZE: QuantizeParams(bits=8),
+    StageKind.GGUF: GgufParams(name="bot", types=["f16", "q8_0"]),
     StageKind.PREDICT: PredictParams(limit_records=5),
+    StageKind.PUBLISH: PublishParams(to="hub://org/bot", products=["model", "gguf"]),
     StageKind.IMAGE: ImageParams(repository="registry/ml", architectures=["9.0"]),
 }
 PLAN = Plan(
@@ -72,7 +80,20 @@ PLAN = Plan(
 def test_every_kind_has_params_and_a_folder() -> None:
     assert set(PARAMS) == set(StageKind) == set(PARAMS_BY_KIND)
     folders = [kind.folder for kind in StageKind]
-    assert folders == ["images", "data", "models", "prepared", "train", "merged", "predictions"]
+    assert folders == [
+        "images",
+        "data",
+        "models",
+        "models",
+        "adapters",
+        "prepared",
+        "train",
+        "merged",
+        "quantized",
+        "gguf",
+        "predictions",
+        "published",
+    ]
 
 
 def test_a_plan_survives_json() -> None:

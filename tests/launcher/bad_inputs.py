@@ -213,7 +213,7 @@ VALUES = [
     bad_value(
         "item of a list",
         "after: [merge, quantise]\n",
-        ("job.yaml:4:16", "after[1]", "must be `merge` or `predict`"),
+        ("job.yaml:4:16", "after[1]", "must be `merge`, `quantize`, `gguf`, `predict` or `publish`"),
     ),
     bad_job(
         "name",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.contract import StageKind
-from launcher.stages.code import ENTRIES, LIBRARIES, ROOT, CodeDigests, locked_versions
+from launcher.stages.code import ENTRIES, LIBRARIES, LOCKS, ROOT, CodeDigests, locked_versions
 
 PREPARE = """\
 'Docs.'
@@ -87,7 +87,7 @@ def test_changes_no_stage(root: Path, name: str, text: str) -> None:
         ("train/data/bins.py", "SIZE = 2\n", {StageKind.PREPARE}),  # imported by an import, in a function
         ("train/shapes.py", "RANK = 4\n", {StageKind.MERGE}),  # imported by name
         ("requirements/train.lock", LOCK.replace("0.22.1", "0.23"), {StageKind.PREPARE}),
-        ("requirements/train.lock", LOCK.replace("0.21.2", "1"), {StageKind.TRAIN}),
+        ("requirements/train.lock", LOCK.replace("0.21.2", "1"), {StageKind.TRAIN, StageKind.MERGE}),
         ("requirements/train.lock", LOCK + "ray==3\n", set()),
     ],
 )
@@ -103,14 +103,15 @@ def test_lists_the_sources_of_a_stage(root: Path) -> None:
 def test_entries_are_the_modules_that_run() -> None:
     from train.__main__ import MODULES
 
-    processes = {kind.value: entry for kind, entry in ENTRIES.items() if kind is not StageKind.DATA}
+    processes = {kind.value: entry for kind, entry in ENTRIES.items() if entry.startswith("train.")}
     assert processes == MODULES
     digests = CodeDigests()
     assert "train.loop" in digests.sources(StageKind.TRAIN)
     assert "artifacts.records" in digests.sources(StageKind.DATA)
-    assert len({digests(kind) for kind in ENTRIES}) == len(ENTRIES)
+    assert digests(StageKind.ORIGINAL) == digests(StageKind.MODEL)
+    assert len({digests(kind) for kind in ENTRIES}) == len(ENTRIES) - 1
 
 
 def test_libraries_are_locked() -> None:
-    versions = locked_versions(ROOT / "requirements/train.lock")
-    assert {name for names in LIBRARIES.values() for name in names} <= set(versions)
+    locked = {name for lock in LOCKS for name in locked_versions(ROOT / lock)}
+    assert {name for names in LIBRARIES.values() for name in names} <= locked

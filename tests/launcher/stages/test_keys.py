@@ -13,12 +13,14 @@ import pytest
 
 from artifacts.contract import Plan, StageKind
 from launcher.machine import Machine
-from tests.launcher.plans import EIGHT_H100, GIB, JOB, fixed_code, make_plan, write_job, write_model
+from tests.launcher.plans import EIGHT_H100, GIB, JOB, LAPTOP, fixed_code, make_plan, write_job, write_model
 
-#: The image is a cluster's stage alone, and no input of any other (tests/launcher/planning).
-_IMAGE, *KINDS = StageKind
-DATA, MODEL, PREPARE, TRAIN, MERGE, PREDICT = KINDS
-EVERY = set(KINDS)
+DATA, MODEL, PREPARE, TRAIN = StageKind.DATA, StageKind.MODEL, StageKind.PREPARE, StageKind.TRAIN
+MERGE, PREDICT, QUANTIZE = StageKind.MERGE, StageKind.PREDICT, StageKind.QUANTIZE
+GGUF, PUBLISH = StageKind.GGUF, StageKind.PUBLISH
+#: Of a plan without further products. The image is a cluster's stage alone, and no input of any other
+#: (tests/launcher/planning).
+EVERY = {DATA, MODEL, PREPARE, TRAIN, MERGE, PREDICT}
 
 
 def keys(plan: Plan) -> dict[StageKind, str]:
@@ -79,6 +81,41 @@ def test_a_change_runs_again_what_depends_on_it(
     assert changed(before, after) == runs_again
 
 
+@pytest.mark.parametrize(
+    ("override", "runs_again"),
+    [
+        ("quantize.bits=8", {QUANTIZE, PUBLISH}),
+        ("quantize.group_size=32", {QUANTIZE, PUBLISH}),
+        ("gguf.types=[q8_0]", {GGUF, PUBLISH}),
+        ("predict.limit=3", {PREDICT, PUBLISH}),
+        ("publish.to=hub://org/other", {PUBLISH}),
+        ("publish.private=false", {PUBLISH}),
+        ("merge.max_shard_size=1GB", {MERGE, QUANTIZE, GGUF, PREDICT, PUBLISH}),
+        ("training.learning_rate=1e-3", {TRAIN, MERGE, QUANTIZE, GGUF, PREDICT, PUBLISH}),
+    ],
+)
+def test_of_the_products_only_what_depends_on_a_change(
+    tmp_path: Path, override: str, runs_again: set[StageKind]
+) -> None:
+    sections = {
+        "after": ["publish", "merge", "quantize", "gguf", "predict"],
+        "publish": "hub://org/bot",
+        "quantize": {"bits": 4},
+        "gguf": {"types": ["f16"]},
+    }
+    write_job(tmp_path, method={"type": "lora"}, model={"twin": {"layers": 2}}, **sections)
+    before = make_plan(tmp_path)
+    assert [stage.kind for stage in before.stages][4:] == [MERGE, QUANTIZE, GGUF, PREDICT, PUBLISH]
+    assert changed(before, make_plan(tmp_path, LAPTOP, override)) == runs_again
+
+
+def test_another_product_repeats_nothing(tmp_path: Path) -> None:
+    write_job(tmp_path, method={"type": "lora"}, model={"twin": {"layers": 2}})
+    before = make_plan(tmp_path)
+    after = make_plan(tmp_path, LAPTOP, "after=[merge, predict, quantize]")
+    assert changed(before, after) == {QUANTIZE}
+
+
 def test_adding_a_stage_runs_only_that(tmp_path: Path) -> None:
     write_job(tmp_path, after=[])
     trained = make_plan(tmp_path)
@@ -127,7 +164,7 @@ def test_a_fresh_run_trains_again_and_repeats_nothing_else(tmp_path: Path) -> No
     assert fresh.run_id != before.run_id
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", sorted(EVERY))
 def test_other_code_runs_its_stage_again_and_those_that_read_it(tmp_path: Path, kind: StageKind) -> None:
     write_job(tmp_path)
     before = make_plan(tmp_path)
