@@ -13,7 +13,7 @@ ready := $(venv)/.ready
 environment := $(if $(filter local,$(CLUSTER)),$(ready)-train,$(ready)-launcher)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test test-gpu test-matrix test-cluster test-cluster-slow check format lock docs clean \
+.PHONY: help setup setup-dev run test test-gpu test-matrix test-products test-cluster test-cluster-slow check format lock docs clean \
         images submit stage render plan init pin status logs dashboard resume cancel runs gc fetch verify report data schema clusters doctor
 
 help: ## list the targets
@@ -29,10 +29,13 @@ run: $(ready)-train ## run the quickstart on this machine, to a report you can o
 
 test: $(ready)-dev ## run every check and every test that needs no cluster
 	@$(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy
-	@$(bin)/python -m pytest -m "not gpu and not cluster and not matrix" $(ARGS)
+	@$(bin)/python -m pytest -m "not gpu and not cluster and not matrix and not products" $(ARGS)
 
 test-matrix: $(ready)-dev ## train every cell of docs/matrix.md that cores can run, and every example
 	@$(bin)/python -m pytest -m "matrix and not gpu" $(ARGS)
+
+test-products: $(ready)-dev $(ready)-gguf ## merge, quantize, convert, publish, serve and talk to real small models
+	@$(bin)/python -m pytest -m "products and not gpu" $(ARGS)
 
 test-gpu: $(ready)-dev ## run the tests that need a CUDA GPU
 	@$(bin)/python -m pytest -m gpu $(ARGS)
