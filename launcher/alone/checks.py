@@ -32,7 +32,7 @@ def refusals(asked: Asked, model: Source) -> Iterator[Problem]:
     given, what = asked.given, f"slipway {asked.command}"
     if asked.command == "merge" and isinstance(given, GivenModel):
         why = f"{given.name} is a whole model: there is nothing to merge into it"
-        yield Problem(where="", what=what, why=why, way_out="name an adapter; quantize and export take a model")
+        yield Problem(where="", what=what, why=why, way_out="name an adapter")
     if asked.command == "predict":
         return
     if why := _unmergeable(asked):
@@ -42,7 +42,8 @@ def refusals(asked: Asked, model: Source) -> Iterator[Problem]:
         yield _quantized(asked, model.quantized_by)
     architecture = model.dimensions.architecture if model.dimensions else ""
     if asked.command == "export" and (why := products.unconvertible(architecture)):
-        yield Problem(where="", what=what, why=why, way_out="serve it as it is, or quantized: `slipway quantize`")
+        way_out = "`slipway quantize` makes it small for GPUs"
+        yield Problem(where="", what=what, why=why, way_out=way_out)
 
 
 def of_data(asked: Asked, found: Found) -> Iterator[Problem]:

@@ -81,8 +81,9 @@ def recognise(
         return _without_base(find_run(text), base)
     except UserError as error:
         if path.is_dir():
-            why = f"the folder has neither config.json nor {adapter_folder.CONFIG}, and no run has that name"
-            raise _refused(text, why, "name the folder of a transformers model or of a PEFT adapter") from None
+            why = f"the folder has neither config.json nor {adapter_folder.CONFIG}, and no run is called so"
+            way_out = "name the folder of a transformers model or of a PEFT adapter"
+            raise _refused(text, why, way_out) from None
         raise error
 
 
@@ -122,8 +123,8 @@ def _own_base(folder: Path, config: Mapping[str, Any], environment: Mapping[str,
     text = f"{named}@{revision}" if isinstance(revision, str) and revision else named
     if not _looks_like_path(named) and (source := _of_hub(text, environment)):
         return source
-    where = "is no folder here" if _looks_like_path(named) else "is neither a folder here nor in the hub's cache"
-    raise _refused(what, f"its base model {named} {where}", way_out)
+    nowhere = "is no folder here" if _looks_like_path(named) else "is no folder here, nor in the hub's cache"
+    raise _refused(what, f"its base model {named} {nowhere}", way_out)
 
 
 def _of_hub(text: str, environment: Mapping[str, str]) -> ModelSource | None:
@@ -139,8 +140,8 @@ def _of_hub(text: str, environment: Mapping[str, str]) -> ModelSource | None:
 
 def _without_base(given: GivenModel | GivenRun, base: str | None) -> GivenModel | GivenRun:
     if base is not None:
-        what = "a run knows its base model" if isinstance(given, GivenRun) else "only an adapter has a base model"
-        raise _refused(f"--base {base}", what, "leave it out")
+        why = "a run knows its base model" if isinstance(given, GivenRun) else "a whole model has none"
+        raise _refused(f"--base {base}", why, "leave it out")
     return given
 
 

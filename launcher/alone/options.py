@@ -135,7 +135,7 @@ def absolute(path: str) -> str:
     """A data file as a plan names it. A path on the command line is the user's own word: where a symlink
     leads is where the file is. Raises UserError for an address, which a job would pin."""
     if is_remote(path):
-        way_out = "download it, or name it in a job, which pins it"
-        raise UserError(Problem(where="", what=f"--data {path}", why="is not on this machine", way_out=way_out))
+        why, way_out = "is not on this machine", "download it, or name it in a job, which pins it"
+        raise UserError(Problem(where="", what=f"--data {path}", why=why, way_out=way_out))
     place = Path(path).expanduser()
     return str(place.resolve()) if place.exists() else os.path.abspath(place)  # noqa: PTH100 - a pattern

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from artifacts.contract import Plan, PrepareParams, StageKind
 from launcher.alone import chain, checks
@@ -45,16 +45,18 @@ def make(
     images = image_stages(cluster, code, findings.problems)
     start, described = _start(asked, job, digests, findings, environment)
     findings.problems += checks.refusals(asked, described)
-    given = data.find(_with_splits(job, asked.data), digests, code, check_head) if asked.data else data.Found()
-    findings.problems += [*given.problems, *checks.of_data(asked, given)]
+    files = data.Found()
+    if asked.data:
+        files = data.find(_with_splits(job, asked.data), digests, code, check_head)
+    findings.problems += [*files.problems, *checks.of_data(asked, files)]
     if findings.problems or start is None:
         raise UserError(findings.problems)
-    findings.derived += given.derived
+    findings.derived += files.derived
 
     run = asked.given if isinstance(asked.given, GivenRun) else None
     made = Chain(code, run.plan if run else None)
     if asked.data:
-        staged = data.plan(data.params(job.value, given, None), code)
+        staged = data.plan(data.params(job.value, files, None), code)
         start = dataclasses.replace(start, data=staged, prepare=None)
     _add(made, asked, start, job, findings, described)
     if findings.problems:
@@ -108,11 +110,11 @@ def _found(
     return found
 
 
-def _with_splits(job: Options, splits: Mapping[str, str]) -> Options:
+def _with_splits(job: Options, splits: Collection[str]) -> Options:
     """The job with these splits alone: the others are only there because a job needs them."""
     left_out = {split: None for split in ("train", "eval", "test") if split not in splits}
     section = job.value.data.model_copy(update=left_out)
-    return dataclasses.replace(job, value=job.value.model_copy(update={"data": section}))
+    return Options(job.value.model_copy(update={"data": section}), job.path, job.document)
 
 
 def _add(
@@ -136,10 +138,10 @@ def _add(
     elif asked.command == "quantize":
         prepared = start.prepare
         if start.data is not None and asked.data:
-            params = _prepare_params(job, findings, described)
-            prepared = chain.prepared(made, params, start.data, whole)
+            prepared = chain.prepared(made, _prepare_params(job, findings, described), start.data, whole)
         if prepared is None:
-            findings.problems.append(_no_data(asked, "no data to calibrate on", "FILE: records like its training data"))
+            file = "FILE: records like its training data"
+            findings.problems.append(_no_data(asked, "no data to calibrate on", file))
             return
         chain.quantize(made, export.quantize_params(settings), whole, prepared)
 
