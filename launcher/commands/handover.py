@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from launcher.commands.jobs import make_plan
+from launcher.commands.jobs import make_plan, require_publishable
 from launcher.commands.options import AsJson, ClusterName, Fresh, JobFile, Overrides, Rehearse
 from launcher.commands.output import remark, say, show_json, to_yaml
 
@@ -32,6 +32,7 @@ def stage(
     made, place = make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
     place.pilots.require_cluster("stage")
     place.require_ready()
+    require_publishable(made, place)
     record.create(place.store, made, made.run_id)
     stage_shown(place, made, made.run_id)
     if as_json:

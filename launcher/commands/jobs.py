@@ -123,6 +123,7 @@ def submit(
     run_id = made.run_id
     if not place.pilots.is_alive(run_id):
         place.require_ready()
+        require_publishable(made, place)
         record.create(place.store, made, run_id)
         Journal(place.store, run_id).submitted()
         stage_shown(place, made, run_id)
@@ -179,6 +180,16 @@ def make_plan(
     salt = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if fresh else None
     made = make(loaded, profile, detect(), rehearse=rehearse, fresh=salt)
     return made, place_of(cluster, profile.value)
+
+
+def require_publishable(plan: Plan, place: Place) -> None:
+    """Raises UserError where the plan ends in a publication that can't be made."""
+    from artifacts.contract import StageKind
+
+    if plan.has(StageKind.PUBLISH):
+        from launcher.publishing import ready
+
+        ready.require(plan, place.store, lambda text: remark(f"note: {text}"))
 
 
 def _complete(plan: Plan, place: Place) -> list[StageKind]:
