@@ -18,6 +18,7 @@ from launcher.errors import Problem, UserError
 from launcher.names import is_run_id
 from launcher.progress.board import Board, RunState
 from launcher.progress.journal import RUN
+from launcher.reporting.products import Figure, figures
 
 RUNS = "runs"
 REPORT = "report.html"
@@ -196,11 +197,14 @@ class Results:
     report: str | None
     scores: dict[str, dict[str, float]]  # "base", "tuned": score -> 0 to 100
     answers: list[dict[str, str]]  # some of the test file: prompt, reference, base, tuned
+    products: list[Figure]  # what is known of them
 
 
 def results(store: Store, run_id: str, plan: Plan) -> Results:
     """What to show at the end of a run; reads only the head of the predictions."""
-    made = {stage.kind: stage for stage in plan.stages if is_complete(store, stage.output)}
+    markers = {stage.kind: read_marker(store, stage.output) for stage in plan.stages}
+    manifests = {kind.value: marker for kind, marker in markers.items() if marker is not None}
+    made = {stage.kind: stage for stage in plan.stages if stage.kind in manifests}
     product = made.get(StageKind.MERGE) or made.get(StageKind.TRAIN)
     predict = made.get(StageKind.PREDICT)
     return Results(
@@ -208,6 +212,7 @@ def results(store: Store, run_id: str, plan: Plan) -> Results:
         report=place(store, report_key(run_id)) if store.exists(report_key(run_id)) else None,
         scores=_scores(store, predict.output) if predict else {},
         answers=_answers(store, predict.output) if predict else [],
+        products=figures(plan, manifests),
     )
 
 

@@ -20,6 +20,7 @@ from launcher.commands.output import is_terminal, remark, say, say_now, show_jso
 from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, ClusterError, Problem, RunFailed, UserError
 from launcher.progress.board import Board
 from launcher.progress.live import LiveView, PlainView, View, follow
+from launcher.reporting.products import by_product, one_line
 from launcher.status import Observation, classify, last_line
 
 _STAGING_POLL_S, _STAGING_EVERY_S = 0.5, 2.0
@@ -115,6 +116,8 @@ def show_results(place: Place, run_id: str, plan: Plan, *, as_json: bool) -> Non
         _say_answers(results.answers)
     if results.model:
         say(f"model   {results.model}")
+    for name, told in by_product(results.products):
+        say(f"  {name:<14}{one_line(told)}")
     if results.report:
         say(f"report  {results.report}")
 

@@ -120,16 +120,13 @@ def _products(runs: Sequence[Run]) -> list[FigureRow]:
         rows.append(
             FigureRow(
                 group="Products",
-                label=f"{_NAMES[stage]}: {label[0].lower() + label[1:]}",
+                label=f"{products.NAMES[stage]}: {label[0].lower() + label[1:]}",
                 values=[figure.value if figure else None for figure in found],
                 texts=[figure.text if figure else "–" for figure in found],
                 better=next(figure.better for figure in found if figure),
             )
         )
     return rows
-
-
-_NAMES = {"merge": "merged model", "quantize": "GPTQ", "gguf": "GGUF", "publish": "published"}
 
 
 def _end_loss(run: Run) -> float | None:

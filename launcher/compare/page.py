@@ -167,7 +167,6 @@ def _groups(rows: Sequence[FigureRow]) -> list[tuple[str, list[Values]]]:
         cells = [
             {
                 "text": text,
-                "link": text.startswith("https://"),
                 "change": row.change_text(run),
                 "trend": _trend(row.is_better(run)),
             }

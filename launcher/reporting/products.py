@@ -3,13 +3,16 @@ and the end of `slipway status`. What an older run's marker does not hold is lef
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from artifacts.contract import Plan, StageKind
 from artifacts.manifest import Manifest
 from launcher.reporting import words
+
+
+NAMES = {"merge": "merged model", "quantize": "GPTQ", "gguf": "GGUF", "publish": "published"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +43,15 @@ def figures(plan: Plan, manifests: Mapping[str, Manifest]) -> list[Figure]:
     ]
 
 
-def one_line(told: list[Figure]) -> str:
-    """Of one stage."""
-    return ", ".join(f"{figure.label.lower()} {figure.text}" for figure in told)
+def by_product(told: Sequence[Figure]) -> list[tuple[str, list[Figure]]]:
+    """Each product's name, as people call it, and its figures."""
+    stages = dict.fromkeys(figure.stage for figure in told)
+    return [(NAMES[stage], [figure for figure in told if figure.stage == stage]) for stage in stages]
+
+
+def one_line(told: Sequence[Figure]) -> str:
+    """Of one product: `size 1.2 GB, drift 0.001`."""
+    return ", ".join(f"{figure.label[0].lower()}{figure.label[1:]} {figure.text}" for figure in told)
 
 
 def _size(stage: str, label: str, size_bytes: float, remark: str = "") -> Figure:

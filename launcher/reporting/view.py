@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from artifacts.contract import StageKind
-from launcher.reporting import answers, charts, data_view, provenance, words
+from launcher.reporting import answers, charts, data_view, products, provenance, words
 from launcher.reporting.charts import Series
 from launcher.reporting.collect import RunFacts
 from launcher.reporting.timeline import Clock, StageLine, stage_lines
@@ -35,6 +35,7 @@ def view(facts: RunFacts) -> Values:
         "figures": figures(facts),
         "curves": curves(facts),
         "timeline": timeline(facts),
+        "products": products.by_product(products.figures(facts.plan, facts.manifests)),
         "answers": cards,
         "answer_choices": answers.choices(cards),
         "answers_total": (facts.scores or {}).get("records", len(facts.predictions)),
@@ -133,10 +134,6 @@ def figures(facts: RunFacts) -> list[Values]:
     memory = [row["peak_memory_bytes"] for row in facts.steps if row.get("peak_memory_bytes")]
     if memory:
         rows.append(("Peak memory", words.size(max(memory)), "of one worker"))
-    merged = facts.manifests.get("merge")
-    if merged and "parameters" in merged.facts:
-        size = words.size(merged.size_bytes)
-        rows.append(("Merged model", size, f"{words.count(merged.facts['parameters'])} parameters"))
     return [{"label": label, "value": value, "remark": remark} for label, value, remark in rows]
 
 
