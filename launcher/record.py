@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from artifacts.contract import Plan, StageKind, StagePlan, canonical_json
@@ -197,7 +197,7 @@ class Results:
     report: str | None
     scores: dict[str, dict[str, float]]  # "base", "tuned": score -> 0 to 100
     answers: list[dict[str, str]]  # some of the test file: prompt, reference, base, tuned
-    products: list[Figure]  # what is known of them
+    products: list[Figure] = field(default_factory=list)  # what is known of them
 
 
 def results(store: Store, run_id: str, plan: Plan) -> Results:

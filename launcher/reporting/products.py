@@ -11,7 +11,6 @@ from artifacts.contract import Plan, StageKind
 from artifacts.manifest import Manifest
 from launcher.reporting import words
 
-
 NAMES = {"merge": "merged model", "quantize": "GPTQ", "gguf": "GGUF", "publish": "published"}
 
 

@@ -16,7 +16,18 @@ from launcher.reporting.data_view import split_order
 Values = dict[str, Any]
 
 _JOB_ORDER = (
-    *("name", "model", "data", "template", "method", "training", "strategy", "attention", "compute", "engine"),
+    *(
+        "name",
+        "model",
+        "data",
+        "template",
+        "method",
+        "training",
+        "strategy",
+        "attention",
+        "compute",
+        "engine",
+    ),
     *("after", "merge", "quantize", "gguf", "predict", "publish"),
 )
 #: Stages that bring a model in, and what they bring.
