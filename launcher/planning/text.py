@@ -28,7 +28,7 @@ from launcher.names import short_key
 from launcher.planning import cluster_part
 from launcher.planning.batch import arithmetic, counted_workers
 from launcher.spec.data import SPLITS
-from launcher.stages.model import on_this_machine
+from launcher.stages.in_place import on_this_machine
 
 WIDTH = 100
 _DATA, _MEMORY, _CLUSTER = "data.", "memory.", cluster_part.PREFIX
