@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from artifacts.contract import Plan
+from artifacts.contract import Plan, StageKind
 from launcher import record
 from launcher.commands.follow import stage_shown
 from launcher.commands.options import Place
@@ -16,6 +16,7 @@ def start(plan: Plan, place: Place) -> str:
     run_id = plan.run_id
     if not place.pilots.is_alive(run_id):
         place.require_ready()
+        require_publishable(plan, place)
         record.create(place.store, plan, run_id)
         Journal(place.store, run_id).submitted()
         stage_shown(place, plan, run_id)
@@ -29,3 +30,11 @@ def _greet(plan: Plan, place: Place, started: bool) -> None:
     what = "started" if started else "attached to"
     rest = f": {' → '.join(todo)}" if todo else ": every stage is complete"
     remark(f"{what} {plan.run_id} on {place.cluster}{rest}")
+
+
+def require_publishable(plan: Plan, place: Place) -> None:
+    """Raises UserError where the plan ends in a publication that can't be made."""
+    if plan.has(StageKind.PUBLISH):
+        from launcher.publishing import ready
+
+        ready.require(plan, place.store, lambda text: remark(f"note: {text}"))
