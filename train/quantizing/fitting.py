@@ -40,7 +40,7 @@ def check_shapes(shapes: Shapes, group_size: int) -> None:
         for channels, side in zip(shape, ("input", "output"), strict=True):
             if channels % PACKED:
                 raise StageUserError(
-                    f"{name} has {channels} {side} channels, which GPTQ can't pack: not a multiple of {PACKED}",
+                    f"{name} has {channels} {side} channels: GPTQ packs multiples of {PACKED}",
                     "leave quantize out",
                 )
     for name, (inputs, _) in shapes.items():
