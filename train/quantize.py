@@ -63,7 +63,7 @@ def check(base: Path, params: QuantizeParams) -> None:
         shapes = fitting.linear_shapes(config, trust_remote_code=trust)
     except (OSError, ValueError) as error:
         cause = str(error).strip().splitlines()[0]
-        raise StageUserError(f"transformers can't build the model: {cause}", "name one that it can") from error
+        raise StageUserError(f"transformers can't build the model: {cause}", "name another") from error
     fitting.check_shapes(shapes, params.group_size)
 
 
