@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from artifacts.contract import Product
+from artifacts.gptq import misfit
 from launcher.dimensions import Dimensions
 from launcher.planning.findings import Findings
 from launcher.spec.products import After
@@ -25,6 +26,8 @@ def check(found: Findings, size: Dimensions | None, after: Sequence[After], *, w
     """Refuse products that can't be made. `whole`: training leaves a model, not an adapter."""
     if "gguf" in after and (why := unconvertible(size.architecture if size else "")):
         found.refuse("after", f"[{', '.join(after)}]", why, "leave gguf out")
+    if "quantize" in after and size is not None:
+        _refuse_quantizing(found, size)
     for name in found.job.publish.products or [] if "publish" in after else []:
         maker = MAKERS[name]
         if maker is not None and maker not in after:
@@ -39,6 +42,15 @@ def unconvertible(architecture: str) -> str:
     if not architecture or architecture in GGUF_ARCHITECTURES:
         return ""
     return f"the model is a {architecture}, and gguf converts {listed(list(GGUF_ARCHITECTURES))}"
+
+
+def _refuse_quantizing(found: Findings, size: Dimensions) -> None:
+    group_size = found.job.quantize.group_size
+    if size.experts:
+        why = "the model is a mixture of experts, which GPTQ's files don't hold as transformers does"
+        found.refuse("after", "quantize", why, "leave quantize out")
+    elif wrong := misfit(size.linear_shapes, group_size):
+        found.refuse("quantize.group_size", group_size, *wrong)
 
 
 def published(found: Findings, after: Sequence[After], *, whole: bool) -> list[Product]:
