@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +12,11 @@ from artifacts.download import InputError
 from artifacts.manifest import files_folder, is_complete, read_marker
 from artifacts.store import Store
 from launcher import record
+from launcher.alone.given import GivenAdapter, GivenModel, GivenRun, recognise
 from launcher.errors import ClusterError, Problem, UserError
+from launcher.spec.base_model import ModelSource
 from launcher.spec.words import listed
-from launcher.stages import hub_cache
-from launcher.stages.model_folder import read_json
+from launcher.stages import adapter_folder, hub_cache, model_folder
 
 #: Forms of a run's model. `gguf:q8_0` names one of several GGUF files; `gguf` alone means the smallest.
 Form = Literal["merged", "adapter", "quantized", "gguf", "base"]
@@ -32,8 +32,6 @@ FORMS = tuple(_MAKERS)
 
 #: Told while an artifact comes from a remote store: what it is, bytes done and in all.
 Fetching = Callable[[str, int, int], None]
-
-_ADAPTER_CONFIG = "adapter_config.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,31 +72,33 @@ def find(
     store: Callable[[], Store],
     *,
     product: str | None = None,
+    base_model: str | None = None,
     fetching: Fetching = lambda what, done, total: None,
 ) -> Source:
     """What to talk to. `product` is one of FORMS; None: the best that is there: the merged model, else base
-    and adapter, else what the run makes.
+    and adapter, else what the run makes. `base_model` is that of an adapter whose configuration names none
+    that is here.
 
     `store` is opened where `text` means a run, whose artifacts are fetched into the node cache where the
     store is remote. Raises UserError, ClusterError.
     """
     check_product(product)
     path = Path(text).expanduser()
-    if path.suffix == ".gguf" or path.is_file():
+    if path.suffix == ".gguf":
         return _of_file(path, product)
-    if path.is_dir() and _holds_model(path):
-        return of_folder(path, product)
-    if _looks_like_path(text) and not path.is_dir():
-        raise _refused(text, "there is no such folder", "name a model folder, a GGUF file, or a run")
-    try:
+    if path.is_dir() and not (path / "config.json").is_file() and any(path.glob("*.gguf")):
+        return _of_gguf_folder(path.resolve(), product)
+    runs: list[tuple[str, Artifacts]] = []
+
+    def find_run(name: str) -> GivenRun:
         opened = store()
-        run_id = record.find(opened, text)
-    except UserError as error:
-        if path.is_dir():
-            why = f"the folder holds no model (config.json), adapter ({_ADAPTER_CONFIG}) or GGUF file"
-            raise _refused(text, why, "name another one, or a run (`slipway runs`)") from None
-        raise error
-    return of_run(run_id, Artifacts(opened, record.load_plan(opened, run_id), fetching), product)
+        run_id = record.find(opened, name)
+        plan = record.load_plan(opened, run_id)
+        runs.append((run_id, Artifacts(opened, plan, fetching)))
+        return GivenRun(plan, ())
+
+    given = recognise(text, base_model, find_run, option="--base-model")
+    return of_run(*runs[0], product) if isinstance(given, GivenRun) else of_folder(given, product)
 
 
 def check_product(product: str | None) -> None:
@@ -122,7 +122,7 @@ def of_run(run_id: str, artifacts: Artifacts, product: str | None) -> Source:
         file = _chosen_gguf(folder, gguf_type, f"run {run_id}")
         return dataclasses.replace(source, gguf=file, tokenizer=artifacts.tokenizer())
     folder = artifacts.folder(prefix)
-    if (folder / _ADAPTER_CONFIG).is_file():
+    if adapter_folder.is_adapter(folder):
         below = artifacts.complete(StageKind.MODEL)
         if below is None:
             raise _not_made(run_id, artifacts, "base")
@@ -154,26 +154,42 @@ def _not_made(run_id: str, artifacts: Artifacts, product: Form) -> UserError:
     )
 
 
-def of_folder(folder: Path, product: str | None, environment: Mapping[str, str] = os.environ) -> Source:
-    """Of a model's folder, an adapter's, or one with GGUF files. Raises UserError."""
-    folder = folder.resolve()
-    source = Source(name=folder.name)
-    kind, _, gguf_type = (product or "").partition(":")
-    if (folder / _ADAPTER_CONFIG).is_file():
-        tokenizer = own_tokenizer(folder)
-        base = dataclasses.replace(source, folder=_base_of(folder, environment), tokenizer=tokenizer)
-        if kind in ("", "adapter"):
-            return dataclasses.replace(base, adapter=folder)
-        if kind == "base":
-            return base
-        raise _refused(str(folder), f"is an adapter: it holds no {kind} model", "leave --product out")
-    if (folder / "config.json").is_file() and kind != "gguf":
-        if kind in ("adapter", "base"):
-            raise _refused(str(folder), f"is a whole model: it has no {kind}", "leave --product out")
+def of_folder(given: GivenModel | GivenAdapter, product: str | None) -> Source:
+    """Of a model's folder or an adapter's. Raises UserError."""
+    folder = _checked(given.source, given.name)
+    source = Source(name=given.name)
+    if isinstance(given, GivenModel) or not adapter_folder.is_adapter(folder):
+        if product is not None:
+            what = (
+                "does not say which model it was made of" if product == "base" else f"has no {product} form"
+            )
+            raise _refused(given.name, f"is a whole model, and {what}", "name a run, or an adapter")
         return dataclasses.replace(source, folder=folder)
-    if kind not in ("", "gguf"):
-        raise _refused(str(folder), f"holds GGUF files and no {kind} model", "leave --product out")
-    return dataclasses.replace(source, gguf=_chosen_gguf(folder, gguf_type, str(folder)))
+    below = _checked(given.base, f"base model of {given.name}")
+    base = dataclasses.replace(source, folder=below, tokenizer=own_tokenizer(folder))
+    if product in (None, "adapter"):
+        return dataclasses.replace(base, adapter=folder)
+    if product == "base":
+        return base
+    raise _refused(given.name, f"is an adapter: it holds no {product} model", "leave --product out")
+
+
+def _checked(source: ModelSource, what: str) -> Path:
+    """The folder of a model or an adapter, with all its files. Raises UserError."""
+    if source.folder is not None:
+        folder = Path(source.folder)
+    else:
+        assert source.hub is not None and source.revision is not None, "recognised as a hub's model"
+        found = hub_cache.snapshot(source.hub, source.revision, hub_cache.cache_folder())
+        if found is None:
+            fetch = f"hf download {source.hub} --revision {source.revision}"
+            why = f"{source.hub} at {source.revision} is not in the hub's cache"
+            raise _refused(what, why, f"`{fetch}` puts it there")
+        folder = found
+    is_adapter = adapter_folder.is_adapter(folder)
+    if faults := (adapter_folder.faults if is_adapter else model_folder.faults)(folder):
+        raise _refused(str(folder), faults[0].why, faults[0].way_out)
+    return folder
 
 
 def own_tokenizer(folder: Path) -> Path | None:
@@ -185,11 +201,16 @@ def own_tokenizer(folder: Path) -> Path | None:
 def _of_file(path: Path, product: str | None) -> Source:
     if not path.is_file():
         raise _refused(str(path), "there is no such file", "name a GGUF file, a model folder, or a run")
-    if path.suffix != ".gguf":
-        raise _refused(str(path), "is no GGUF file", f"name the folder of the model, as {path.parent}")
     if product not in (None, "gguf"):
         raise _refused(str(path), f"a GGUF file holds no {product} model", "leave --product out")
     return Source(name=path.stem, gguf=path.resolve())
+
+
+def _of_gguf_folder(folder: Path, product: str | None) -> Source:
+    kind, _, gguf_type = (product or "gguf").partition(":")
+    if kind != "gguf":
+        raise _refused(str(folder), f"holds GGUF files and no {kind} model", "leave --product out")
+    return Source(name=folder.name, gguf=_chosen_gguf(folder, gguf_type, str(folder)))
 
 
 def _chosen_gguf(folder: Path, gguf_type: str, what: str) -> Path:
@@ -200,40 +221,6 @@ def _chosen_gguf(folder: Path, gguf_type: str, what: str) -> Path:
         there = listed([file.name for file in files])
         raise _refused(what, f"holds no GGUF file of type {gguf_type}", f"it has {there}" if files else "")
     return chosen[0]
-
-
-def _base_of(adapter: Path, environment: Mapping[str, str]) -> Path:
-    """The folder of the base model that the adapter's configuration names. Raises UserError."""
-    config = read_json(adapter / _ADAPTER_CONFIG) or {}
-    named, revision = config.get("base_model_name_or_path"), config.get("revision")
-    what = f"adapter {adapter}"
-    if not named or not isinstance(named, str):
-        raise _refused(
-            what, f"its {_ADAPTER_CONFIG} names no base model", "write base_model_name_or_path there"
-        )
-    folder = Path(named).expanduser()
-    if (folder / "config.json").is_file():
-        return folder.resolve()
-    cache = hub_cache.cache_folder(environment)
-    commit = revision or hub_cache.commit(named, "main", cache)
-    snapshot = hub_cache.snapshot(named, commit, cache) if commit else None
-    if snapshot is None or not (snapshot / "config.json").is_file():
-        version = f" at {revision}" if revision else ""
-        fetch = f"hf download {named}" + (f" --revision {revision}" if revision else "")
-        way_out = f"`{fetch}` puts it there, or write its folder into {_ADAPTER_CONFIG}"
-        raise _refused(
-            what, f"its base model {named}{version} is neither a folder nor in the hub's cache", way_out
-        )
-    return snapshot
-
-
-def _holds_model(folder: Path) -> bool:
-    files = ("config.json", _ADAPTER_CONFIG)
-    return any((folder / name).is_file() for name in files) or any(folder.glob("*.gguf"))
-
-
-def _looks_like_path(text: str) -> bool:
-    return os.sep in text or text.startswith((".", "~"))
 
 
 def _refused(what: str, why: str, way_out: str) -> UserError:

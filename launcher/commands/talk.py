@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from launcher.commands.options import ClusterName, _complete_run, open_place
+from launcher.commands.options import ClusterName, complete_run, open_place
 
 if TYPE_CHECKING:
     from artifacts.contract import Source
@@ -17,7 +17,7 @@ What = Annotated[
     typer.Argument(
         metavar="RUN|FOLDER|FILE.gguf",
         help="A run, a model's or an adapter's folder, or a GGUF file.",
-        autocompletion=_complete_run,
+        autocompletion=complete_run,
         show_default=False,
     ),
 ]
@@ -42,6 +42,15 @@ def chat(
         bool, typer.Option("--compare", help="Ask both, and see their answers side by side.")
     ] = False,
     product: ProductName = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            "--base-model",
+            metavar="FOLDER|org/name",
+            help="Of an adapter's folder: the base model, where the adapter names none that is here.",
+            show_default=False,
+        ),
+    ] = None,
     system: Annotated[
         str | None, typer.Option("--system", metavar="TEXT", help="The system message.", show_default=False)
     ] = None,
@@ -74,14 +83,16 @@ def chat(
     """
     from launcher import talking
 
-    sources = _sources(what, cluster, product, base=base, compare=compare)
+    sources = _sources(what, cluster, product, base_model, base=base, compare=compare)
     options = [f"--temperature={temperature}"]
     for name, value in (("system", system), ("max-new-tokens", max_new_tokens), ("seed", seed)):
         options += [f"--{name}={value}"] if value is not None else []
     raise typer.Exit(talking.run("train.chat", sources, options))
 
 
-def _sources(what: str, cluster: str, product: str | None, *, base: bool, compare: bool) -> list[Source]:
+def _sources(
+    what: str, cluster: str, product: str | None, base_model: str | None, *, base: bool, compare: bool
+) -> list[Source]:
     """What to load: one model, or the base before the tuned one. Raises UserError."""
     import dataclasses
 
@@ -94,7 +105,13 @@ def _sources(what: str, cluster: str, product: str | None, *, base: bool, compar
     fetching = FetchLine()
 
     def find(product: str | None) -> Source:
-        return models.find(what, lambda: open_place(cluster).store, product=product, fetching=fetching.show)
+        return models.find(
+            what,
+            lambda: open_place(cluster).store,
+            product=product,
+            base_model=base_model,
+            fetching=fetching.show,
+        )
 
     try:
         if not compare:
