@@ -26,6 +26,7 @@ from launcher.commands import (
     images,
     jobs,
     products,
+    talk,
     watch,
 )
 from launcher.commands.panels import JOBS, MODELS, PLACES, RUNS, Panels
@@ -56,7 +57,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
         products.report,
         compare.compare,
     ],
-    MODELS: [alone.merge, alone.quantize, alone.export, alone.predict],
+    MODELS: [alone.merge, alone.quantize, alone.export, alone.predict, talk.chat],
     PLACES: [history.gc, jobs.schema, jobs.clusters, doctor.doctor],
 }
 for panel, commands in COMMANDS.items():
