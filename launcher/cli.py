@@ -25,6 +25,7 @@ from launcher.commands import (
     images,
     jobs,
     products,
+    talk,
     watch,
 )
 from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError, known_error
@@ -60,6 +61,7 @@ app.command()(alone.quantize)
 app.command()(alone.export)
 app.command()(alone.predict)
 app.command()(compare.compare)
+app.command()(talk.chat)
 app.command()(history.gc)
 app.add_typer(data.app, name="data")
 app.add_typer(images.app, name="image")

@@ -30,6 +30,7 @@ LAUNCHER_LAYERS = [
         "reporting",
         "publishing",
         "models",
+        "talking",
         "compare",
         "data_check",
         "data_show",
