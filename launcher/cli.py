@@ -25,6 +25,7 @@ from launcher.commands import (
     images,
     jobs,
     products,
+    serve,
     talk,
     watch,
 )
@@ -62,6 +63,7 @@ app.command()(alone.export)
 app.command()(alone.predict)
 app.command()(compare.compare)
 app.command()(talk.chat)
+app.command()(serve.serve)
 app.command()(history.gc)
 app.add_typer(data.app, name="data")
 app.add_typer(images.app, name="image")

@@ -110,9 +110,10 @@ def _application(options: argparse.Namespace, port: int) -> tuple[FastAPI, dict[
 
 def _open(source: str) -> AnswerQueue:
     from train.serving.queue import AnswerQueue
-    from train.talk.source import open_engine, source_from_json
+    from train.talk.engine import Source
+    from train.talk.source import open_engine
 
-    return AnswerQueue(open_engine(source_from_json(source)))
+    return AnswerQueue(open_engine(Source.from_json(source)))
 
 
 def _serve(app: FastAPI, listener: socket.socket, on_ready: Callable[[], None]) -> None:

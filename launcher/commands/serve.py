@@ -11,29 +11,17 @@ import typer
 
 from launcher.commands.options import ClusterName, open_place
 from launcher.commands.output import remark, say_now
+from launcher.commands.talk import BaseModel, FetchLine, ProductName, What
 
 if TYPE_CHECKING:
+    from artifacts.contract import Source
     from launcher.serving.servers import Served
 
 
 def serve(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|FOLDER|FILE.gguf",
-            help="A run, a model's or an adapter's folder, or a GGUF file.",
-            show_default=False,
-        ),
-    ],
-    product: Annotated[
-        str | None,
-        typer.Option(
-            "--product",
-            metavar="NAME",
-            help="Of a run: merged, adapter, quantized, gguf (gguf:q8_0) or base. Default: the best it has.",
-            show_default=False,
-        ),
-    ] = None,
+    what: What,
+    product: ProductName = None,
+    base_model: BaseModel = None,
     cluster: ClusterName = "local",
     host: Annotated[
         str, typer.Option("--host", metavar="ADDRESS", help="0.0.0.0: every machine that reaches this one.")
@@ -68,11 +56,11 @@ def serve(
     import shutil
     import webbrowser
 
-    from launcher import machine, models
+    from launcher import machine
     from launcher.serving.engines import choose_engine
     from launcher.serving.servers import API_KEY, LOOPBACK, Servers
 
-    source = models.find(what, lambda: open_place(cluster).store, product=product)
+    source = _find(what, cluster, product, base_model)
     chosen = choose_engine(
         engine, source, gpus=machine.detect().gpus, has_vllm=shutil.which("vllm") is not None
     )
@@ -89,6 +77,23 @@ def serve(
             servers.wait()
         except KeyboardInterrupt:  # how it is ended
             remark("")
+
+
+def _find(what: str, cluster: str, product: str | None, base_model: str | None) -> Source:
+    """Raises UserError, ClusterError."""
+    from launcher import models
+
+    fetching = FetchLine()
+    try:
+        return models.find(
+            what,
+            lambda: open_place(cluster).store,
+            product=product,
+            base_model=base_model,
+            fetching=fetching.show,
+        )
+    finally:
+        fetching.end()
 
 
 def told(served: Served, *, protected: bool) -> str:

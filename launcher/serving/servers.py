@@ -20,10 +20,12 @@ from artifacts.contract import Source
 from launcher.backends.processes import die_with_parent, environment
 from launcher.errors import Problem, RunFailed, UserError
 from launcher.serving.engines import EngineName, vllm_command, vllm_environment
+from launcher.spec.words import listed
+from launcher.talking import require_libraries
 
 API_KEY = "SLIPWAY_API_KEY"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_PACKAGES = {"torch": "torch", "fastapi": "fastapi", "uvicorn": "uvicorn", "nicegui": "nicegui"}
+_PACKAGES = ("fastapi", "uvicorn", "nicegui")
 _POLL_S = 0.5
 
 
@@ -37,16 +39,16 @@ class Served:
     details: str  # of the model, for people; "" where the engine tells none
 
 
-def require_packages(engine: EngineName) -> None:
+def require_packages(engine: EngineName, source: Source) -> None:
     """Raises UserError where the environment lacks what the server needs."""
-    needed = dict(_PACKAGES) | ({"llama_cpp": "llama-cpp-python"} if engine == "llama.cpp" else {})
-    if engine == "vllm":
-        del needed["torch"]
-    missing = [package for module, package in needed.items() if importlib.util.find_spec(module) is None]
+    if engine != "vllm":
+        require_libraries(source)
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        way_out = "`make setup-gguf` installs it" if missing == ["llama-cpp-python"] else "`make setup-serve`"
-        why = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
-        raise UserError(Problem(where="", what="slipway serve", why=why, way_out=way_out))
+        why = f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} not in {sys.prefix}"
+        raise UserError(
+            Problem(where="", what="slipway serve", why=why, way_out="`make setup-serve` installs it all")
+        )
 
 
 class Servers:
@@ -69,7 +71,7 @@ class Servers:
 
     def start(self, engine: EngineName, source: Source, *, host: str, port: int, page: bool) -> Served:
         """Returns once the model answers. Raises UserError, RunFailed where it does not come to that."""
-        require_packages(engine)
+        require_packages(engine, source)
         if engine == "vllm":
             return self._start_vllm(source, host=host, port=port, page=page)
         told = self._start_own([f"--source={source.to_json()}"], host, port, page)

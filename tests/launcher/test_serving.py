@@ -33,7 +33,8 @@ def adapter_source(folder: Path, **config: Any) -> Source:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "has_vllm", "chosen"), [([GPU], True, "vllm"), ([], True, "transformers"), ([GPU], False, "transformers")]
+    ("gpus", "has_vllm", "chosen"),
+    [([GPU], True, "vllm"), ([], True, "transformers"), ([GPU], False, "transformers")],
 )
 def test_auto(tmp_path: Path, gpus: list[Gpu], has_vllm: bool, chosen: str) -> None:
     source = folder_source(tmp_path)
@@ -98,10 +99,10 @@ def test_vllm_gets_the_key_in_its_environment(tmp_path: Path) -> None:
     assert "VLLM_API_KEY" not in vllm_environment({}, None)
 
 
-def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers.importlib.util, "find_spec", lambda name: None if name == "nicegui" else object())
-    with pytest.raises(UserError, match="nicegui is not installed; `make setup-serve` installs"):
-        require_packages("transformers")
+def test_missing_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers.importlib.util, "find_spec", lambda name: None if name == "nicegui" else name)
+    with pytest.raises(UserError, match=r"nicegui is not in .*; `make setup-serve` installs"):
+        require_packages("transformers", folder_source(tmp_path))
 
 
 def test_what_is_told_can_be_run() -> None:
