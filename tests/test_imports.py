@@ -30,6 +30,7 @@ LAUNCHER_LAYERS = [
         "reporting",
         "publishing",
         "models",
+        "serving",
         "talking",
         "compare",
         "data_check",

@@ -31,6 +31,15 @@ ProductName = Annotated[
         show_default=False,
     ),
 ]
+BaseModel = Annotated[
+    str | None,
+    typer.Option(
+        "--base-model",
+        metavar="FOLDER|org/name",
+        help="Of an adapter's folder: the base model, where the adapter names none that is here.",
+        show_default=False,
+    ),
+]
 
 
 def chat(
@@ -42,15 +51,7 @@ def chat(
         bool, typer.Option("--compare", help="Ask both, and see their answers side by side.")
     ] = False,
     product: ProductName = None,
-    base_model: Annotated[
-        str | None,
-        typer.Option(
-            "--base-model",
-            metavar="FOLDER|org/name",
-            help="Of an adapter's folder: the base model, where the adapter names none that is here.",
-            show_default=False,
-        ),
-    ] = None,
+    base_model: BaseModel = None,
     system: Annotated[
         str | None, typer.Option("--system", metavar="TEXT", help="The system message.", show_default=False)
     ] = None,

@@ -7,8 +7,6 @@ from typing import Literal
 from artifacts.contract import Precision
 from train.talk.engine import Engine, Source
 
-source_from_json = Source.from_json
-
 
 def open_engine(
     source: Source, *, device: str | None = None, precision: Precision | Literal["auto"] = "auto"
