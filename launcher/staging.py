@@ -1,4 +1,4 @@
-"""What only this machine can do before a cluster carries on: image, data files, a model in a folder.
+"""What only this machine can do before a cluster carries on: image, data files, models in folders.
 
 In the plan's order, each skipped when its artifact is complete, straight into the store. What is told of it
 lies among the run's events, so that `status` and boards show it as any other stage.
@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from artifacts.contract import Plan, StageKind, StagePlan
+from artifacts.contract import ModelParams, Plan, StageKind, StagePlan
 from artifacts.events import Events
 from artifacts.manifest import MARKER, is_complete, read_marker
 from artifacts.store import Store
@@ -20,7 +20,7 @@ from launcher.backends.locks import FileLock
 from launcher.digests import Digests
 from launcher.errors import ClusterError, SlipwayError
 from launcher.plan import DIGESTS
-from launcher.stages import data_run, model, model_upload
+from launcher.stages import data_run, in_place, model_upload
 from launcher.stages.done import is_done
 from launcher.stages.pods import runs_in_cluster
 
@@ -57,13 +57,13 @@ def stage_local_inputs(
         finally:
             lock.close()
             digests.save()
-    _mark_remote_model(plan, store, digests)
+    _mark_remote_models(plan, store, digests)
     return todo
 
 
 def _is_local(stage: StagePlan) -> bool:
-    if stage.kind == StageKind.MODEL:
-        return model.on_this_machine(stage.params)
+    if isinstance(stage.params, ModelParams):
+        return in_place.on_this_machine(stage.params)
     return not runs_in_cluster(stage)
 
 
@@ -71,7 +71,7 @@ def _is_staged(stage: StagePlan, store: Store) -> bool:
     """Complete, or (a rehearsal's twin, which a pod makes) all that it is made after is in the store."""
     if is_done(stage, store):
         return True
-    made_after_original = stage.kind == StageKind.MODEL and stage.params.twin is not None
+    made_after_original = isinstance(stage.params, ModelParams) and stage.params.twin is not None
     return made_after_original and is_complete(store, model_upload.uploaded_prefix(stage))
 
 
@@ -108,11 +108,12 @@ def _require_whole(store: Store, prefix: str) -> None:
         raise ClusterError(prefix, "somebody else removed files of it meanwhile", "submit again")
 
 
-def _mark_remote_model(plan: Plan, store: Store, digests: Digests) -> None:
-    """A model that lies in another remote store needs but a marker: not worth a pod."""
+def _mark_remote_models(plan: Plan, store: Store, digests: Digests) -> None:
+    """A model or adapter that lies in another remote store needs but a marker: not worth a pod."""
     for stage in plan.stages:
-        if stage.kind == StageKind.MODEL and stage.params.source == "store" and not is_done(stage, store):
-            model.commit_in_place(stage, store, digests)
+        taken = in_place.is_taken(stage) and stage.params.source == "store"
+        if taken and not is_done(stage, store):
+            in_place.commit(stage, store, digests)
 
 
 def _wait_for(lock: FileLock) -> None:

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from artifacts.contract import MergeParams, StageKind, TrainParams
+from artifacts.contract import MergeParams
 from artifacts.manifest import MARKER, ArtifactWriter, Manifest
 from artifacts.store import Store
 from train.merging import layout
-from train.merging.adapter import read_adapter
+from train.merging.adapter import has_adapter, read_adapter
 from train.merging.layout import MergedTensor
 from train.merging.tensors import INDEX_NAME, TORCH_DTYPES, Memory, encode_header, model_tensors
 from train.stage import StageContext, StageUserError
@@ -34,20 +34,19 @@ _OF_TRAINING = ("adapter_config.json",)
 def run(context: StageContext) -> None:
     """Write `merged/<key>/`. Raises StageUserError for what can't be merged."""
     params: MergeParams = context.stage.params
-    training: TrainParams = context.plan.stage(StageKind.TRAIN).params
     base = context.input_folder("model")
     trained = context.input_folder("train")
-    config = json.loads((base / "config.json").read_bytes())
+    config = _read_config(base)
     if config.get("quantization_config"):
         raise StageUserError(
             "an adapter can't be merged into a quantized base model", "use the unquantized one"
         )
     weights = model_tensors(base)
-    if training.method in ("full", "partial"):
-        grown = training.partial is not None and training.partial.extra_layers > 0
-        tensors, untied = layout.full_weights(weights, model_tensors(trained), may_add=grown), False
-    else:
+    if has_adapter(trained):
         tensors, untied = layout.with_adapter(weights, read_adapter(trained))
+    else:
+        grown = layout.has_more_layers(_read_config(trained), config)
+        tensors, untied = layout.full_weights(weights, model_tensors(trained), may_add=grown), False
     write_merged(
         context.store,
         context.stage.output,
@@ -153,6 +152,12 @@ def _use_one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """config.json; empty where training wrote weights alone."""
+    file = folder / "config.json"
+    return json.loads(file.read_bytes()) if file.is_file() else {}
 
 
 def _json(value: Any) -> bytes:

@@ -28,13 +28,13 @@ from train.stage import StageContext, StageUserError, fetch_progress
 def run(context: StageContext) -> None:
     params: ModelParams = context.stage.params
     if params.source == "hub":
-        _from_hub(context, params)
+        from_hub(context, params)
     elif params.twin_of is not None:
         _make_rehearsal_twin(context, params)
     elif params.source == "twin":
         _make_twin(context, params)
     elif params.source == "store":
-        _use_in_place(context, params)
+        use_in_place(context, params)
     else:
         raise StageUserError("a model folder lies on the machine that submits", "submit it from there again")
 
@@ -75,7 +75,7 @@ def _original(context: StageContext, params: ModelParams) -> Path:
     return Path(params.location)
 
 
-def _from_hub(context: StageContext, params: ModelParams) -> None:
+def from_hub(context: StageContext, params: ModelParams) -> None:
     from train.hub import download, transfer
 
     progress = fetch_progress(context.events)
@@ -89,7 +89,7 @@ def _from_hub(context: StageContext, params: ModelParams) -> None:
     write_marker(context.store, context.stage.output, manifest)
 
 
-def _use_in_place(context: StageContext, params: ModelParams) -> None:
+def use_in_place(context: StageContext, params: ModelParams) -> None:
     write_marker(context.store, context.stage.output, _pinned(params))
 
 

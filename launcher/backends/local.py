@@ -1,8 +1,8 @@
 """Stages as processes of this machine.
 
-Light stages (data, publish, and a base model that is used in place) are forks of the pilot. The others are
-forked by the stage host, which is started together with the first stage of a run that has heavy ones to do,
-so that its imports overlap with the data stage; a run in which all is complete never starts it.
+Light stages (data, publish, and models and adapters that are used in place) are forks of the pilot. The
+others are forked by the stage host, which is started together with the first stage of a run that has heavy
+ones to do, so that its imports overlap with the data stage; a run in which all is complete never starts it.
 
 The process that makes an artifact holds the lock of that artifact's key. Host and stages inherit it, so it
 stays held while any of them lives, also when the pilot is killed: whoever drives next, for this run or for
@@ -38,6 +38,7 @@ from launcher.backends.processes import (
     become_stage,
 )
 from launcher.progress.last_words import last_words
+from launcher.stages import in_place
 from launcher.stages.done import is_done
 from launcher.stages.telling import carry_out
 from launcher.status import Observation
@@ -53,9 +54,7 @@ _FOLLOW_POLL_S = 0.2
 
 def is_light(stage: StagePlan) -> bool:
     """Stages that need no libraries beyond the launcher's: forks of the pilot carry them out."""
-    if stage.kind == StageKind.MODEL:
-        return bool(stage.params.source != "twin")
-    return stage.kind in (StageKind.DATA, StageKind.PUBLISH)
+    return stage.kind in (StageKind.DATA, StageKind.PUBLISH) or in_place.is_taken(stage)
 
 
 def run_light(stage: StagePlan, store: Store, events: Events, work: Path) -> bool:
@@ -67,10 +66,9 @@ def run_light(stage: StagePlan, store: Store, events: Events, work: Path) -> boo
         return True
     from launcher.digests import Digests
     from launcher.plan import DIGESTS
-    from launcher.stages import model
 
     digests = Digests(work / DIGESTS)
-    there = model.commit_in_place(stage, store, digests) is not None
+    there = in_place.commit(stage, store, digests) is not None
     digests.save()
     return there
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from launcher.commands.jobs import make_plan, require_publishable
+from launcher.commands.jobs import make_plan
 from launcher.commands.options import AsJson, ClusterName, Fresh, JobFile, Overrides, Rehearse
 from launcher.commands.output import remark, say, show_json, to_yaml
 
@@ -28,6 +28,7 @@ def stage(
     """
     from launcher import record
     from launcher.commands.follow import stage_shown
+    from launcher.commands.starting import require_publishable
 
     made, place = make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
     place.pilots.require_cluster("stage")

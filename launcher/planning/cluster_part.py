@@ -9,7 +9,8 @@ from launcher.memory import bytes_text
 from launcher.networks import NETWORKS
 from launcher.planning.placement import Placement, nodes_needed, place, pods_per_node, worker_pod
 from launcher.spec.kubernetes import KubernetesCluster
-from launcher.stages.model import Source, on_this_machine
+from launcher.stages.in_place import on_this_machine
+from launcher.stages.sources import Source
 
 #: Of fields that `launcher.planning.text` shows in a section of their own.
 PREFIX = "cluster."

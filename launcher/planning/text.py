@@ -28,7 +28,7 @@ from launcher.names import short_key
 from launcher.planning import cluster_part
 from launcher.planning.batch import arithmetic, counted_workers
 from launcher.spec.data import SPLITS
-from launcher.stages.model import on_this_machine
+from launcher.stages.in_place import on_this_machine
 
 WIDTH = 100
 _DATA, _MEMORY, _CLUSTER = "data.", "memory.", cluster_part.PREFIX
@@ -55,8 +55,9 @@ def render(plan: Plan, complete: Complete, width: int = WIDTH, *, unknown: str =
     parts = [
         _header(plan, complete, unknown),
         _section("Stages", _stage_rows(plan, complete), width),
-        _section("Each optimizer step", [(_batch(plan),)], width),
     ]
+    if plan.has(StageKind.TRAIN):
+        parts.append(_section("Each optimizer step", [(_batch(plan),)], width))
     owner = (
         "Memory of this machine, offloaded" if plan.backend == "local" else "Memory of its pods, offloaded"
     )

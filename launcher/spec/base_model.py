@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
+from launcher.spec.data import absolute
 from launcher.spec.job_grammar import DIGEST_PATTERN, HUB_ID_PATTERN, MAX_SEED, REVISION_PATTERN, FilePath
 from launcher.spec.section import Conflict, Section
 from launcher.spec.words import listed
@@ -65,8 +67,8 @@ class Twin(Section):
             )
 
 
-class Model(Section):
-    """The base model: exactly one of `hub`, `folder`, `store`, `twin`."""
+class ModelSource(Section):
+    """A model that is there: exactly one of `hub`, `folder`, `store`."""
 
     hub: str | None = Field(
         None, pattern=HUB_ID_PATTERN, description="Repository id on a model hub, as `Qwen/Qwen3-8B`."
@@ -94,20 +96,21 @@ class Model(Section):
         pattern=DIGEST_PATTERN,
         description="Digest of the artifact at `store`. Required with `store`; `slipway pin JOB` writes it.",
     )
-    twin: Twin | None = Field(None, description="A tiny random model, for trying things out (`twin: {}`).")
     trust_remote_code: bool = Field(
         False, description="Run Python files of the model's repository. Needs a pinned model."
     )
 
+    #: The fields of which a model has exactly one.
+    SOURCES: ClassVar[tuple[str, ...]] = ("hub", "folder", "store")
+
     def conflicts(self) -> Iterator[Conflict]:
-        sources = ("hub", "folder", "store", "twin")
-        given = [name for name in sources if getattr(self, name) is not None]
+        given = [name for name in self.SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
             yield Conflict(
-                tuple(given) or sources,
+                tuple(given) or self.SOURCES,
                 f"a model has exactly one source, found {found}",
-                f"name one of {', '.join(sources)}",
+                f"name one of {', '.join(self.SOURCES)}",
             )
             return
         for field, source in (("revision", "hub"), ("provider", "hub"), ("sha256", "store")):
@@ -121,14 +124,34 @@ class Model(Section):
                 f"needs a pinned model, and {self.unpinned()} is left out",
                 "`slipway pin JOB` writes it",
             )
-        if self.trust_remote_code and self.twin is not None:
-            yield Conflict(("trust_remote_code", "twin"), "a twin has no code of its own", "remove it")
 
     def unpinned(self) -> str | None:
         """The field that `slipway pin` has yet to write (`revision`, `sha256`); None for a pinned model."""
         if self.hub is not None and self.revision is None:
             return "revision"
         return "sha256" if self.store is not None and self.sha256 is None else None
+
+    def with_absolute_paths(self, folder: Path) -> Self:
+        """Relative paths start at `folder`, `~` is the home folder."""
+        paths = {
+            name: absolute(path, folder)
+            for name in ("folder", "store")
+            if (path := getattr(self, name)) is not None and "://" not in path
+        }
+        return self.model_copy(update=paths)
+
+
+class Model(ModelSource):
+    """The base model: exactly one of `hub`, `folder`, `store`, `twin`."""
+
+    twin: Twin | None = Field(None, description="A tiny random model, for trying things out (`twin: {}`).")
+
+    SOURCES: ClassVar[tuple[str, ...]] = ("hub", "folder", "store", "twin")
+
+    def conflicts(self) -> Iterator[Conflict]:
+        yield from super().conflicts()
+        if self.trust_remote_code and self.twin is not None:
+            yield Conflict(("trust_remote_code", "twin"), "a twin has no code of its own", "remove it")
 
 
 def _divisors(number: int, limit: int) -> str:

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 from artifacts.contract import Method as MethodType
 from artifacts.contract import Strategy as StrategyType
 from launcher.spec.base_model import Model
-from launcher.spec.data import Data, absolute
+from launcher.spec.data import Data
 from launcher.spec.job_grammar import NAME_PATTERN, FilePath
 from launcher.spec.method import Method
 from launcher.spec.products import After, Gguf, Merge, Predict, Publish, Quantize, listed_stages
@@ -135,16 +135,9 @@ class Job(Section):
             yield Conflict(("publish.to", "after"), "publish where to?", "write publish: hub://org/name")
 
     def with_absolute_paths(self, folder: Path) -> Job:
-        """The same job with the paths in `data` and `model` absolute: relative ones start at `folder`, `~` is
-        the home folder."""
-        model = {
-            name: absolute(path, folder)
-            for name in ("folder", "store")
-            if (path := getattr(self.model, name)) is not None and "://" not in path
-        }
+        """The same job with the paths in `data`, `model` and `merge` absolute: relative ones start at
+        `folder`, `~` is the home folder."""
+        sections = self.given("data", "model", "merge")
         return self.model_copy(
-            update={
-                "data": self.data.with_absolute_paths(folder),
-                "model": self.model.model_copy(update=model),
-            }
+            update={name: getattr(self, name).with_absolute_paths(folder) for name in sections}
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from artifacts.contract import GgufType, Product
+from launcher.spec.base_model import ModelSource
 from launcher.spec.job_grammar import HUB_ID_PATTERN, MAX_SEED
 from launcher.spec.section import Conflict, Section
 from launcher.spec.units import SIZE_PATTERN, to_bytes
@@ -26,8 +28,13 @@ def listed_stages(stages: Sequence[After], added: str) -> str:
 
 
 class Merge(Section):
-    """The merged model's files."""
+    """What an adapter is merged onto, and the merged model's files."""
 
+    original: ModelSource | None = Field(
+        None,
+        description="The unquantized model that a GPTQ base was made of: an adapter can't be merged into "
+        "weights of few bits, so it is merged into these, and the result is quantized again.",
+    )
     max_shard_size: str = Field(
         "5GB",
         pattern=SIZE_PATTERN,
@@ -47,6 +54,12 @@ class Merge(Section):
     @property
     def max_shard_size_bytes(self) -> int:
         return to_bytes(self.max_shard_size)
+
+    def with_absolute_paths(self, folder: Path) -> Merge:
+        """Relative paths start at `folder`."""
+        if self.original is None:
+            return self
+        return self.model_copy(update={"original": self.original.with_absolute_paths(folder)})
 
 
 class Quantize(Section):

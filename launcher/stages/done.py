@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from artifacts.contract import Plan, StageKind, StagePlan
+from artifacts.contract import ModelParams, Plan, StageKind, StagePlan
 from artifacts.manifest import Manifest, read_marker
 from artifacts.store import Store, StoreError, file_uri_path
 from launcher.errors import SlipwayError
@@ -61,15 +61,16 @@ def ask(plan: Plan, store: Store, timeout_s: float = ASK_TIMEOUT_S) -> Answer:
 
 
 def is_done(stage: StagePlan, store: Store) -> bool:
-    """Its artifact is complete. A base model that is used in place must still be where its marker points, at
+    """Its artifact is complete. A model that is used in place must still be where its marker points, at
     the place that this plan names; a folder of this machine is none where others read the store."""
     manifest = read_marker(store, stage.output)
     if manifest is None or manifest.location is None:
         return manifest is not None
     if is_remote(store):
         return file_uri_path(manifest.location) is None
-    if stage.kind == StageKind.MODEL and stage.params.source == "folder":
-        return manifest.location == Path(stage.params.location).as_uri() and _lies_there(manifest)
+    params = stage.params
+    if isinstance(params, ModelParams) and params.source == "folder":
+        return manifest.location == Path(params.location or "").as_uri() and _lies_there(manifest)
     return _lies_there(manifest)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,11 @@ def faults(folder: Path, *, weights: bool = True) -> list[Fault]:
                 "save the model's tokenizer beside it: tokenizer.save_pretrained(FOLDER)",
             )
         )
-    return found + (_weight_faults(folder) if weights else [])
+    return found + (weight_faults(folder) if weights else [])
 
 
-def _weight_faults(folder: Path) -> list[Fault]:
+def weight_faults(folder: Path) -> list[Fault]:
+    """What is wrong with the folder's weights; they are not read."""
     shards = weight_files(folder)
     if not shards:
         pickled = next((path.name for path in sorted(folder.iterdir()) if path.suffix in _PICKLED), None)
@@ -90,9 +92,12 @@ def model_files(folder: Path, *, weights: bool = True) -> list[str]:
 
 def entries(folder: Path, digests: Digests, *, weights: bool = True) -> list[FileEntry]:
     """Sizes and digests of the model's files. Raises OSError."""
-    return [
-        FileEntry(name, *_digest(folder / name, digests)) for name in model_files(folder, weights=weights)
-    ]
+    return entries_of(folder, model_files(folder, weights=weights), digests)
+
+
+def entries_of(folder: Path, names: Iterable[str], digests: Digests) -> list[FileEntry]:
+    """Sizes and digests of these files. Raises OSError."""
+    return [FileEntry(name, *_digest(folder / name, digests)) for name in names]
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""A base model of this machine into a store that other machines read."""
+"""A model or adapter of this machine into a store that other machines read."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from artifacts.contract import ModelParams, StagePlan, original_prefix
 from artifacts.manifest import ArtifactWriter, FileEntry, Manifest, manifest_at
 from artifacts.store import Store, file_uri_path
 from launcher.digests import Digests
-from launcher.stages import model_folder
-from launcher.stages.model import changed
+from launcher.stages.in_place import changed, contents
 
 
 def upload(stage: StagePlan, store: Store, digests: Digests, sent: Callable[[int, int], None]) -> Manifest:
@@ -22,7 +21,7 @@ def upload(stage: StagePlan, store: Store, digests: Digests, sent: Callable[[int
     UserError where the folder is not what the plan saw.
     """
     params: ModelParams = stage.params
-    folder, files = _files_here(params, digests)
+    folder, files = _files_here(stage, digests)
     expected = Manifest(files=files).content_digest
     if params.twin is None and expected != params.sha256:
         raise changed(params, "it changed since the plan was made", "submit again")
@@ -38,7 +37,7 @@ def upload(stage: StagePlan, store: Store, digests: Digests, sent: Callable[[int
     known = {folder / entry.path: (entry.size_bytes, entry.sha256) for entry in files}
     writer = ArtifactWriter(store, uploaded_prefix(stage))
     writer.add_files({entry.path: folder / entry.path for entry in files}, sent=add, digest=known.__getitem__)
-    if Manifest(files=_files_here(params, digests)[1]).content_digest != expected:
+    if Manifest(files=_files_here(stage, digests)[1]).content_digest != expected:
         raise changed(params, "it changed while it was uploaded", "submit again")
     return writer.commit()
 
@@ -48,8 +47,9 @@ def uploaded_prefix(stage: StagePlan) -> str:
     return stage.output if stage.params.twin is None else original_prefix(stage)
 
 
-def _files_here(params: ModelParams, digests: Digests) -> tuple[Path, list[FileEntry]]:
+def _files_here(stage: StagePlan, digests: Digests) -> tuple[Path, list[FileEntry]]:
     """The folder of a model on this machine and the files of it that are needed elsewhere."""
+    params: ModelParams = stage.params
     weights = params.twin is None
     if (params.twin_of or params.source) == "folder":
         folder = Path(params.location or "")
@@ -62,6 +62,6 @@ def _files_here(params: ModelParams, digests: Digests) -> tuple[Path, list[FileE
             return place, manifest.files
         folder = place
     try:
-        return folder, model_folder.entries(folder, digests, weights=weights)
+        return folder, contents(stage.kind).entries(folder, digests, weights=weights)
     except OSError as error:
         raise changed(params, f"can't be read: {error.strerror or error}", "submit again") from error

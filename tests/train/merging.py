@@ -11,26 +11,26 @@ from artifacts.contract import MergeParams, StageKind
 from artifacts.events import Events
 from artifacts.local import LocalStore
 from artifacts.manifest import Manifest, local_folder, verify, write_marker
-from tests.plan_parts import plan, stage, train_params
+from tests.plan_parts import plan, stage
 from train import merge
 from train.stage import StageContext
 
 SHARD_BYTES = 40_000
 
 
-def merged(tmp_path: Path, base: Path, trained: Path, **training: object) -> Path:
-    """Run the stage; the folder that it made."""
+def merged(tmp_path: Path, base: Path, trained: Path) -> Path:
+    """Run the stage on a model and an adapter (or trained weights) of no training of ours; the folder that it
+    made."""
     store = LocalStore(tmp_path / "store")
-    for prefix, folder in {"models/m": base, "train/t/final": trained}.items():
+    for prefix, folder in {"models/m": base, "adapters/a": trained}.items():
         write_marker(store, prefix, Manifest(files=[], location=folder.absolute().as_uri()))
     stages = [
-        stage(StageKind.TRAIN, train_params(**{"method": "lora", **training}), "t"),
         stage(
             StageKind.MERGE,
             MergeParams(max_shard_size_bytes=SHARD_BYTES),
             "k",
             model="models/m",
-            train="train/t/final",
+            train="adapters/a",
         ),
     ]
     events = Events(store, "run", "merge")
@@ -38,7 +38,7 @@ def merged(tmp_path: Path, base: Path, trained: Path, **training: object) -> Pat
         StageContext(
             plan=plan(store, stages),
             run_id="run",
-            stage=stages[1],
+            stage=stages[0],
             store=store,
             work=tmp_path / "work",
             events=events,

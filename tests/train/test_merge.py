@@ -211,7 +211,7 @@ def test_full_training_is_sharded_again_in_the_dtype_of_the_base(tmp_path: Path)
     trained = {name: tensor.float() + 0.25 for name, tensor in tensors(base).items()}
     (tmp_path / "final").mkdir()
     save_file(trained, tmp_path / "final" / "model.safetensors", metadata={"format": "pt"})
-    ours = tensors(merged(tmp_path, base, tmp_path / "final", method="full"))
+    ours = tensors(merged(tmp_path, base, tmp_path / "final"))
     assert_same_bits(ours, {name: tensor.bfloat16() for name, tensor in trained.items()})
 
 
@@ -222,7 +222,7 @@ def test_full_training_of_another_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "final").mkdir()
     save_file(weights, tmp_path / "final" / "model.safetensors")
     with pytest.raises(StageUserError, match=r"base model does not have model\.norms\.weight"):
-        merged(tmp_path, base, tmp_path / "final", method="full")
+        merged(tmp_path, base, tmp_path / "final")
 
 
 def edit_config(folder: Path, **changes: object) -> None:

@@ -75,7 +75,7 @@ def test_a_whole_model_loads_with_plain_transformers(tmp_path: Path, base: Path,
     expected, untrained = logits(model), logits(load(base))
     folder = saved(model, base, tmp_path / "final")
     assert_equal(logits(load(folder)), expected, untrained)
-    again = merged(tmp_path, base, folder, method=WHOLE[name].method, partial=WHOLE[name].partial)
+    again = merged(tmp_path, base, folder)
     assert_equal(logits(load(again)), expected, untrained)
     layers = json.loads((again / "config.json").read_bytes())["num_hidden_layers"]
     assert layers == (4 if name == "extra layers" else 2)
@@ -102,7 +102,7 @@ def test_added_tokens_of_a_model_that_is_trained_whole(tmp_path: Path, base: Pat
     expected = logits(model, NEW_TEXT)
     folder = saved(model, base, tmp_path / "final")
     assert (logits(load(folder), NEW_TEXT) - expected).abs().max() < 2e-5
-    again = merged(tmp_path, base, folder, method="full")
+    again = merged(tmp_path, base, folder)
     assert (logits(load(again), NEW_TEXT) - expected).abs().max() < 2e-5
 
 

@@ -16,6 +16,7 @@ from train.stage import StageUserError
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
+_PICKLED_NAME = "adapter_model.bin"
 _PREFIX = "base_model.model."
 #: What the name of an adapter's tensor ends in, after its module's.
 _PARTS = re.compile(
@@ -58,15 +59,29 @@ class Adapter:
         return (set(self.replacements) | set(self.updates)) - self.optional
 
 
+def has_adapter(folder: Path) -> bool:
+    """Whether the folder holds an adapter, of whatever kind, and not a whole model."""
+    return any((folder / name).is_file() for name in (CONFIG_NAME, WEIGHTS_NAME, _PICKLED_NAME))
+
+
 def read_adapter(folder: Path) -> Adapter:
     """Raises StageUserError for an adapter that is pickled, broken, or not mergeable."""
     if not (folder / WEIGHTS_NAME).is_file():
-        pickled = (folder / "adapter_model.bin").is_file()
-        found = "a pickled adapter (adapter_model.bin), which could run code" if pickled else "no adapter"
+        pickled = (folder / _PICKLED_NAME).is_file()
+        found = f"a pickled adapter ({_PICKLED_NAME}), which could run code" if pickled else "no adapter"
         raise StageUserError(f"{folder} has {found}", f"save it as {WEIGHTS_NAME}")
-    config = json.loads((folder / CONFIG_NAME).read_bytes())
+    config = read_config(folder)
     check_mergeable(config)
     return adapter_changes(config, {tensor.name: tensor for tensor in read_header(folder / WEIGHTS_NAME)})
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """adapter_config.json. Raises StageUserError where it can't be read."""
+    try:
+        config = json.loads((folder / CONFIG_NAME).read_bytes())
+    except (OSError, ValueError) as error:
+        raise StageUserError(f"{folder} has no {CONFIG_NAME} that can be read", "copy it again") from error
+    return config
 
 
 def check_mergeable(config: dict[str, Any]) -> None:

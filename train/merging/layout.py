@@ -14,6 +14,8 @@ from train.merging.updates import RowsUpdate, Update
 from train.stage import StageUserError
 
 _INPUT_EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings")
+#: Names of the number of layers; the second is Bloom's and GPT-2's.
+_LAYER_COUNTS = ("num_hidden_layers", "n_layer")
 _OUTPUT_HEADS = ("lm_head", "embed_out")
 
 
@@ -94,6 +96,16 @@ def full_weights(
                 )
             merged.append(MergedTensor(name, trained[name], source.dtype))
     return merged + [MergedTensor(name, trained[name], trained[name].dtype) for name in extra]
+
+
+def has_more_layers(trained: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
+    """Whether a trained model's configuration counts more layers than the base's."""
+    return any(_layers(trained, name) > _layers(base, name) for name in _LAYER_COUNTS)
+
+
+def _layers(config: Mapping[str, Any], name: str) -> int:
+    text = config.get("text_config")
+    return int((text if isinstance(text, dict) else config).get(name) or 0)
 
 
 def _changed(name: str, source: StoredTensor, dtype: str, adapter: Adapter) -> MergedTensor:

@@ -46,8 +46,8 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A piece of an answer as it comes: whole characters. The last one has a `finish_reason`: `stop` (the end
-    of the turn or a stop text) or `length`. `tokens`: how many were made so far."""
+    """A piece of an answer as it comes: whole characters, or none yet. The last one has a `finish_reason`:
+    `stop` (the end of the turn or a stop text) or `length`. `tokens`: how many were made so far."""
 
     text: str
     tokens: int
@@ -63,6 +63,7 @@ class Engine(Protocol):
 
     source: Source
     context_length: int  # tokens of prompt and answer together
+    description: str  # what computes, for people: `bfloat16, cuda:0`
 
     def encode_chat(self, messages: Sequence[Message], tools: list[Any] | None = None) -> list[int]:
         """The tokens of a conversation up to the assistant's turn: those that training saw. Raises

@@ -12,7 +12,7 @@ from artifacts.local import LocalStore
 from artifacts.manifest import local_folder, read_marker, verify
 from launcher.digests import Digests
 from launcher.errors import UserError
-from launcher.stages import model, model_folder
+from launcher.stages import in_place, model_folder
 from launcher.stages.hub_cache import cache_folder
 from tests.launcher.plans import EIGHT_H100, make_plan, reasons, write_job, write_model
 
@@ -33,7 +33,7 @@ def test_a_folder_is_used_in_place(tmp_path: Path) -> None:
     write_job(tmp_path, model={"folder": "model"})
     plan = make_plan(tmp_path, EIGHT_H100)
     stage, store = plan.stage(StageKind.MODEL), LocalStore(tmp_path / "store")
-    manifest = model.commit_in_place(stage, store, Digests())
+    manifest = in_place.commit(stage, store, Digests())
     assert manifest is not None and manifest.content_digest == stage.params.sha256
     assert local_folder(store, stage.output) == folder
     assert [info.key for info in store.list("models")] == [f"{stage.output}/COMPLETE.json"]
@@ -48,12 +48,12 @@ def test_a_moved_folder_is_the_same_model_and_is_found_again(tmp_path: Path) -> 
     folder = write_model(tmp_path / "model")
     write_job(tmp_path, model={"folder": "model"})
     stage, store = make_plan(tmp_path, EIGHT_H100).stage(StageKind.MODEL), LocalStore(tmp_path / "store")
-    model.commit_in_place(stage, store, Digests())
+    in_place.commit(stage, store, Digests())
     folder.rename(tmp_path / "moved")
     write_job(tmp_path, model={"folder": "moved"})
     moved = make_plan(tmp_path, EIGHT_H100).stage(StageKind.MODEL)
     assert moved.key == stage.key
-    model.commit_in_place(moved, store, Digests())
+    in_place.commit(moved, store, Digests())
     assert local_folder(store, moved.output) == tmp_path / "moved"
 
 
@@ -80,7 +80,7 @@ def test_a_folder_that_changed_since_the_plan_is_refused(tmp_path: Path) -> None
     stage, store = make_plan(tmp_path, EIGHT_H100).stage(StageKind.MODEL), LocalStore(tmp_path / "store")
     (folder / "config.json").write_text(json.dumps({"model_type": "other"}))
     with pytest.raises(UserError, match="changed since the plan"):
-        model.commit_in_place(stage, store, Digests())
+        in_place.commit(stage, store, Digests())
     assert read_marker(store, stage.output) is None
 
 
@@ -156,7 +156,7 @@ def test_the_hubs_cache_is_used_in_place_with_its_own_digests(tmp_path: Path) ->
     plan = make_plan(tmp_path, EIGHT_H100, environment=environment)
     assert reasons(plan)["strategy.type"][0] == "ddp"  # the size is known from the cached config
     stage, store = plan.stage(StageKind.MODEL), LocalStore(tmp_path / "store")
-    manifest = model.commit_in_place(stage, store, Digests(), environment)
+    manifest = in_place.commit(stage, store, Digests(), environment)
     assert manifest is not None
     assert local_folder(store, stage.output) == snapshot
     digests = {entry.path: entry.sha256 for entry in manifest.files}
@@ -173,10 +173,10 @@ def test_a_hub_model_that_is_not_cached_or_not_whole_is_left_to_the_stage(tmp_pa
     value, reason = reasons(plan)["strategy.type"]
     assert value == "fsdp" and "size is unknown" in reason
     stage, store = plan.stage(StageKind.MODEL), LocalStore(tmp_path / "store")
-    assert model.commit_in_place(stage, store, Digests(), environment) is None
+    assert in_place.commit(stage, store, Digests(), environment) is None
     snapshot = write_snapshot(tmp_path / "hub")
     (snapshot / "model-00001-of-00001.safetensors").unlink()  # a download that was cut off
-    assert model.commit_in_place(stage, store, Digests(), environment) is None
+    assert in_place.commit(stage, store, Digests(), environment) is None
     assert read_marker(store, stage.output) is None
 
 
@@ -184,13 +184,13 @@ def test_an_artifact_of_a_store_is_used_in_place(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     write_job(tmp_path, model={"folder": "model"})
     source, elsewhere = make_plan(tmp_path, EIGHT_H100).stage(StageKind.MODEL), LocalStore(tmp_path / "team")
-    manifest = model.commit_in_place(source, elsewhere, Digests())
+    manifest = in_place.commit(source, elsewhere, Digests())
     assert manifest is not None
     uri = f"{elsewhere.uri}/{source.output}"
     write_job(tmp_path, model={"store": uri, "sha256": manifest.content_digest})
     plan = make_plan(tmp_path, EIGHT_H100)
     store = LocalStore(tmp_path / "store")
-    assert model.commit_in_place(plan.stage(StageKind.MODEL), store, Digests()) is not None
+    assert in_place.commit(plan.stage(StageKind.MODEL), store, Digests()) is not None
     assert local_folder(store, plan.stage(StageKind.MODEL).output) == folder
     assert "model.sha256 says 000000000000…" in problem_of(tmp_path, {"store": uri, "sha256": "0" * 64})
 
