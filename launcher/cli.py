@@ -14,7 +14,19 @@ from typing import TextIO
 import typer
 
 from artifacts.redact import RedactedStream, Redactor
-from launcher.commands import alone, control, data, doctor, handover, history, images, jobs, products, watch
+from launcher.commands import (
+    alone,
+    control,
+    data,
+    doctor,
+    handover,
+    history,
+    images,
+    jobs,
+    products,
+    publish,
+    watch,
+)
 from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError, known_error
 
 app = typer.Typer(
@@ -47,6 +59,7 @@ app.command()(alone.merge)
 app.command()(alone.quantize)
 app.command()(alone.export)
 app.command()(alone.predict)
+app.command()(publish.publish)
 app.command()(history.gc)
 app.add_typer(data.app, name="data")
 app.add_typer(images.app, name="image")

@@ -1,6 +1,6 @@
 """A stand-in of the hub's HTTP interface, as far as huggingface_hub uploads by it: accounts and tokens,
-repositories, listings, preupload, LFS (single requests and parts, verified), commits. What it should refuse or
-break off is written into `faults` before."""
+repositories, listings, preupload, LFS (single requests and parts, verified), commits. What it should refuse
+or break off is written into `faults` before."""
 
 from __future__ import annotations
 
