@@ -16,6 +16,7 @@ import typer
 from artifacts.redact import RedactedStream, Redactor
 from launcher.commands import (
     alone,
+    compare,
     control,
     data,
     doctor,
@@ -60,6 +61,7 @@ app.command()(alone.quantize)
 app.command()(alone.export)
 app.command()(alone.predict)
 app.command()(publish.publish)
+app.command()(compare.compare)
 app.command()(history.gc)
 app.add_typer(data.app, name="data")
 app.add_typer(images.app, name="image")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from artifacts.contract import Plan, StageKind, StagePlan, canonical_json
@@ -18,6 +18,7 @@ from launcher.errors import Problem, UserError
 from launcher.names import is_run_id
 from launcher.progress.board import Board, RunState
 from launcher.progress.journal import RUN
+from launcher.reporting.products import Figure, figures
 
 RUNS = "runs"
 REPORT = "report.html"
@@ -199,11 +200,14 @@ class Results:
     report: str | None
     scores: dict[str, dict[str, float]]  # "base", "tuned": score -> 0 to 100
     answers: list[dict[str, str]]  # some of the test file: prompt, reference, base, tuned
+    figures: list[Figure] = field(default_factory=list)  # what is known of the products
 
 
 def results(store: Store, run_id: str, plan: Plan) -> Results:
     """What to show at the end of a run; reads only the head of the predictions."""
-    made = {stage.kind: stage for stage in plan.stages if is_complete(store, stage.output)}
+    markers = {stage.kind: read_marker(store, stage.output) for stage in plan.stages}
+    manifests = {kind.value: marker for kind, marker in markers.items() if marker is not None}
+    made = {stage.kind: stage for stage in plan.stages if stage.kind in manifests}
     product = made.get(StageKind.MERGE) or made.get(StageKind.TRAIN)
     predict = made.get(StageKind.PREDICT)
     return Results(
@@ -212,6 +216,7 @@ def results(store: Store, run_id: str, plan: Plan) -> Results:
         report=place(store, report_key(run_id)) if store.exists(report_key(run_id)) else None,
         scores=_scores(store, predict.output) if predict else {},
         answers=_answers(store, predict.output) if predict else [],
+        figures=figures(plan, manifests),
     )
 
 

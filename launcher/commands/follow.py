@@ -21,6 +21,7 @@ from launcher.commands.output import is_terminal, remark, say, say_now, show_jso
 from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, ClusterError, Problem, RunFailed, UserError
 from launcher.progress.board import Board
 from launcher.progress.live import LiveView, PlainView, View, follow
+from launcher.reporting.products import by_product, one_line
 from launcher.status import Observation, classify, last_line
 
 _STAGING_POLL_S, _STAGING_EVERY_S = 0.5, 2.0
@@ -133,6 +134,8 @@ def show_results(
         say(f"model   {results.model}")
     for kind, path in results.products.items():
         say(f"{_PRODUCT_NAMES[kind]:<8}{path}")
+    for name, told in by_product(results.figures):
+        say(f"  {name:<14}{one_line(told)}")
     if results.report:
         say(f"report  {results.report}")
     if copied_to:

@@ -20,8 +20,8 @@ def fetch(
         str | None,
         typer.Argument(
             metavar="PRODUCT",
-            help="merged, adapter, quantized, gguf, predictions, report, prepared, data or model. Left out: the "
-            "merged model, else the adapter; of a run of `slipway quantize` and its kin what it has made.",
+            help="merged, adapter, quantized, gguf, predictions, report, prepared, data or model. Left out: "
+            "the merged model, else the adapter; of a run of `slipway quantize` and its kin what it has made.",
             show_default=False,
         ),
     ] = None,

@@ -25,16 +25,16 @@ def start(plan: Plan, place: Place) -> str:
     return run_id
 
 
+def _greet(plan: Plan, place: Place, started: bool) -> None:
+    todo = [stage.kind for stage in plan.stages if not is_done(stage, place.store)]
+    what = "started" if started else "attached to"
+    rest = f": {' → '.join(todo)}" if todo else ": every stage is complete"
+    remark(f"{what} {plan.run_id} on {place.cluster}{rest}")
+
+
 def require_publishable(plan: Plan, place: Place) -> None:
     """Raises UserError where the plan ends in a publication that can't be made."""
     if plan.has(StageKind.PUBLISH):
         from launcher.publishing import ready
 
         ready.require(plan, place.store, lambda text: remark(f"note: {text}"))
-
-
-def _greet(plan: Plan, place: Place, started: bool) -> None:
-    todo = [stage.kind for stage in plan.stages if not is_done(stage, place.store)]
-    what = "started" if started else "attached to"
-    rest = f": {' → '.join(todo)}" if todo else ": every stage is complete"
-    remark(f"{what} {plan.run_id} on {place.cluster}{rest}")

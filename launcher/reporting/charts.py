@@ -23,7 +23,7 @@ _SMOOTHED_FROM = 60  # points
 
 @dataclass(frozen=True)
 class Series:
-    """`style` is a class of the style sheet (`a`, `b`, `c`); `dots` marks each point."""
+    """`style` is a class of the style sheet (`a` to `h`); `dots` marks each point."""
 
     label: str
     points: Sequence[Point]
@@ -52,8 +52,11 @@ def line_chart(
     x_label: str,
     describe: Callable[[float], str] = words.number,
     from_zero: bool = False,
+    title: str = "",
+    points_drawn: int = _POINTS_DRAWN,
 ) -> Markup | None:
-    """None where no series has a finite point."""
+    """None where no series has a finite point. `title` is read out; of a series about `points_drawn` points
+    are kept."""
     kept = [_finite(line) for line in series]
     kept = [line for line in kept if line.points]
     if not kept:
@@ -67,10 +70,10 @@ def line_chart(
     parts = [_grid(y_ticks, y, describe), _x_axis(low, high, x, x_label)]
     for line in kept:
         if line.smooth and len(line.points) >= _SMOOTHED_FROM:
-            parts.append(_path(line.points, x, y, f"line {line.style} raw"))
-            parts.append(_path(smoothed(line.points), x, y, f"line {line.style}"))
+            parts.append(_path(thinned(line.points, points_drawn), x, y, f"line {line.style} raw"))
+            parts.append(_path(thinned(smoothed(line.points), points_drawn), x, y, f"line {line.style}"))
         else:
-            parts.append(_path(line.points, x, y, f"line {line.style}"))
+            parts.append(_path(thinned(line.points, points_drawn), x, y, f"line {line.style}"))
         if line.dots or len(line.points) == 1:
             parts += [
                 f'<circle class="dot {line.style}" cx="{x(a):.1f}" cy="{y(b):.1f}" r="3.5"/>'
@@ -82,12 +85,12 @@ def line_chart(
             "style": line.style,
             "points": [
                 [round(x(a), 1), round(y(b), 1), words.number(a), describe(b)]
-                for a, b in thinned(line.points)
+                for a, b in thinned(line.points, points_drawn)
             ],
         }
         for line in kept
     ]
-    return _svg("".join(parts), f"{kept[0].label} by {x_label}", x_label, hover)
+    return _svg("".join(parts), f"{title or kept[0].label} by {x_label}", x_label, hover)
 
 
 def histogram(rows: Sequence[tuple[str, float]], *, mark_last: bool, x_label: str) -> Markup | None:
@@ -158,8 +161,7 @@ def _finite(line: Series) -> Series:
 
 
 def _path(points: Sequence[Point], x: Scale, y: Scale, style: str) -> str:
-    drawn = thinned(points)
-    steps = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in drawn)
+    steps = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in points)
     return f'<polyline class="{style}" points="{steps}"/>'
 
 

@@ -140,7 +140,7 @@ def test_after_a_failure_that_stays_nothing_shows_and_nothing_is_sent_again(
 def test_a_publication_that_is_killed_goes_on(hub: StandIn, tmp_path: Path) -> None:
     """SIGKILL while the second large file is on its way: the first is not sent again, and nobody has seen
     either before the commit."""
-    store, plan = runs.make(tmp_path / "store", products=["model", "gguf"])
+    _, plan = runs.make(tmp_path / "store", products=["model", "gguf"])
     hub.chunk_bytes = 1 << 30
     plan_file = tmp_path / "plan.json"
     plan_file.write_bytes(plan.to_json())
@@ -233,7 +233,7 @@ def test_the_token_is_in_nothing_that_is_written(hub: StandIn, tmp_path: Path) -
         hub.faults = faults
         hub.repositories.clear()
         hub.objects.clear()
-        store, plan = runs.make(tmp_path / name, products=["model", "gguf"])
+        _, plan = runs.make(tmp_path / name, products=["model", "gguf"])
         plan_file = tmp_path / f"{name}.json"
         plan_file.write_bytes(plan.to_json())
         command = [sys.executable, "-P", "-m", "launcher.publishing", "publish", "--plan", str(plan_file)]
