@@ -108,7 +108,7 @@ def make_plan(
         derived=[
             Derived(
                 field="training.gradient_accumulation_steps",
-                value=2,
+                value=params[StageKind.TRAIN].gradient_accumulation_steps,
                 reason="global batch of 16 sequences = 2 workers × 4 per worker × 2",
             ),
             Derived(

@@ -16,7 +16,7 @@ from artifacts.store import ObjectMissingError
 from launcher import report
 from tests.launcher.synthetic_run import HOSTILE, RUN_ID, make_plan, write_run
 
-_FETCHING = {"src", "href", "srcset", "action", "data", "poster"}
+FETCHING = {"src", "href", "srcset", "action", "data", "poster"}
 
 
 class Page(HTMLParser):
@@ -93,7 +93,7 @@ def test_every_artifact_is_named_with_its_digest(tmp_path: Path) -> None:
 
 def test_nothing_is_fetched_and_only_the_own_script_may_run(tmp_path: Path) -> None:
     found = page(write_run(tmp_path))
-    assert not [(tag, attrs) for tag, attrs in found.elements if tag != "a" and _FETCHING & set(attrs)]
+    assert not [(tag, attrs) for tag, attrs in found.elements if tag != "a" and FETCHING & set(attrs)]
     assert sum(tag == "script" for tag, _ in found.elements) == 1
     assert not any(name.startswith("on") for _, attrs in found.elements for name in attrs)
     policy = next(attrs["content"] for tag, attrs in found.elements if attrs.get("http-equiv"))
