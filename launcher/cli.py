@@ -14,7 +14,19 @@ from typing import TextIO
 import typer
 
 from artifacts.redact import RedactedStream, Redactor
-from launcher.commands import compare, control, data, doctor, handover, history, images, jobs, products, watch
+from launcher.commands import (
+    alone,
+    compare,
+    control,
+    data,
+    doctor,
+    handover,
+    history,
+    images,
+    jobs,
+    products,
+    watch,
+)
 from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError, known_error
 
 app = typer.Typer(
@@ -43,6 +55,10 @@ app.add_typer(history.runs_app, name="runs")
 app.command()(products.fetch)
 app.command()(products.verify)
 app.command()(products.report)
+app.command()(alone.merge)
+app.command()(alone.quantize)
+app.command()(alone.export)
+app.command()(alone.predict)
 app.command()(compare.compare)
 app.command()(history.gc)
 app.add_typer(data.app, name="data")

@@ -23,6 +23,8 @@ from launcher.reporting.products import Figure, figures
 RUNS = "runs"
 REPORT = "report.html"
 _READERS = 16  # of a remote store at a time
+#: Kinds of stages beside the merge whose artifact is of use to others.
+_PRODUCTS = (StageKind.QUANTIZE, StageKind.GGUF, StageKind.PREDICT, StageKind.PUBLISH)
 _ANSWERS_SHOWN = 3  # at the end of a run
 
 
@@ -194,10 +196,11 @@ class Results:
     """Where a run's products are, and how the model did. Empty where a run has no such stage."""
 
     model: str | None  # folder of the merged model, else of what training left
+    products: dict[str, str]  # places of the others by the kind of their stage
     report: str | None
     scores: dict[str, dict[str, float]]  # "base", "tuned": score -> 0 to 100
     answers: list[dict[str, str]]  # some of the test file: prompt, reference, base, tuned
-    products: list[Figure] = field(default_factory=list)  # what is known of them
+    figures: list[Figure] = field(default_factory=list)  # what is known of the products
 
 
 def results(store: Store, run_id: str, plan: Plan) -> Results:
@@ -209,10 +212,11 @@ def results(store: Store, run_id: str, plan: Plan) -> Results:
     predict = made.get(StageKind.PREDICT)
     return Results(
         model=place(store, product.output) if product else None,
+        products={kind: place(store, made[kind].output) for kind in _PRODUCTS if kind in made},
         report=place(store, report_key(run_id)) if store.exists(report_key(run_id)) else None,
         scores=_scores(store, predict.output) if predict else {},
         answers=_answers(store, predict.output) if predict else [],
-        products=figures(plan, manifests),
+        figures=figures(plan, manifests),
     )
 
 

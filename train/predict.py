@@ -20,6 +20,8 @@ from train.questions import Question
 from train.scores import rouge, scores
 from train.stage import StageContext, StageUserError
 
+#: Where what lies is no whole model: it goes with the base.
+_PARTS = (f"{StageKind.TRAIN.folder}/", f"{StageKind.ADAPTER.folder}/")
 _MAX_LOSS = 700.0  # exp of which is still a float
 
 
@@ -74,14 +76,15 @@ def read_questions(folder: Path) -> Iterator[Question]:
 
 
 def model_sources(context: StageContext, params: PredictParams) -> list[ModelSource]:
-    """The models to ask. The tuned one is the merged model, else what training left: a whole model, or an
-    adapter for the base. The base is asked with the tuned one's tokenizer and template."""
+    """The models to ask. The tuned one is a whole model, or what was trained, here or elsewhere: weights that
+    go over the base's, or an adapter for it. The base is asked with the tuned one's tokenizer and
+    template."""
     model: ModelParams = context.plan.stage(StageKind.MODEL).params
     trust = model.trust_remote_code
     base = context.input_folder("model")
     tuned = context.input_folder("tuned")
-    merged = context.stage.inputs["tuned"].startswith(StageKind.MERGE.folder)
-    whole = tuned if merged else completed(tuned, base, context.work / "tuned")
+    is_part = context.stage.inputs["tuned"].startswith(_PARTS)
+    whole = completed(tuned, base, context.work / "tuned") if is_part else tuned
     if (tuned / "adapter_config.json").is_file():
         after = ModelSource("tuned", base, tuned, trust, tokenizer=whole)
     else:

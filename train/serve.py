@@ -1,12 +1,13 @@
 """`python -m train.serve --source JSON`: one model behind an OpenAI-compatible API, with a page to chat on.
 
-Says one line of JSON on stdout when it is ready (`url`, `model`, `context_length`); what is asked, in one line
-each, goes to stderr. Ends at SIGTERM and ^C: what is being answered has some seconds to be finished.
+Says one line of JSON on stdout when it is ready (`url`, `model`, `context_length`); what is asked goes to
+stderr, in one line each. Ends at SIGTERM and ^C: what is being answered has some seconds to be finished.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -109,10 +110,8 @@ def _serve(app: FastAPI, listener: socket.socket, facts: dict[str, object]) -> N
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=_FINISH_S
     )
-    try:
+    with contextlib.suppress(KeyboardInterrupt):  # raised again by uvicorn once all is closed
         Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:  # raised again by uvicorn once all is closed
-        pass
 
 
 if __name__ == "__main__":

@@ -118,7 +118,8 @@ def _resume_point(place: Place, plan: Plan) -> str:
     if not missing:
         return "every stage is complete already"
     if StageKind.TRAIN not in missing:
-        return f"training is complete; {', '.join(missing)} to do"
+        trained = "training is complete; " if plan.has(StageKind.TRAIN) else ""
+        return f"{trained}{', '.join(missing)} to do"
     step = newest_step(place.store, training_prefix(plan))
     if step < 0:
         return "training has no checkpoint yet"

@@ -23,9 +23,7 @@ MAKERS: dict[Product, After | None] = {
 
 def check(found: Findings, size: Dimensions | None, after: Sequence[After], *, whole: bool) -> None:
     """Refuse products that can't be made. `whole`: training leaves a model, not an adapter."""
-    architecture = size.architecture if size else ""
-    if "gguf" in after and architecture and architecture not in GGUF_ARCHITECTURES:
-        why = f"the model is a {architecture}, and gguf converts {listed(list(GGUF_ARCHITECTURES))}"
+    if "gguf" in after and (why := unconvertible(size.architecture if size else "")):
         found.refuse("after", f"[{', '.join(after)}]", why, "leave gguf out")
     for name in found.job.publish.products or [] if "publish" in after else []:
         maker = MAKERS[name]
@@ -34,6 +32,13 @@ def check(found: Findings, size: Dimensions | None, after: Sequence[After], *, w
         if name == "adapter" and whole:
             why = f"method {found.job.method.type} leaves a model, no adapter"
             found.refuse("publish.products", name, why, "publish the model")
+
+
+def unconvertible(architecture: str) -> str:
+    """Why gguf does not convert a model of this `model_type`; empty where it does, or that is not known."""
+    if not architecture or architecture in GGUF_ARCHITECTURES:
+        return ""
+    return f"the model is a {architecture}, and gguf converts {listed(list(GGUF_ARCHITECTURES))}"
 
 
 def published(found: Findings, after: Sequence[After], *, whole: bool) -> list[Product]:

@@ -55,8 +55,9 @@ def render(plan: Plan, complete: Complete, width: int = WIDTH, *, unknown: str =
     parts = [
         _header(plan, complete, unknown),
         _section("Stages", _stage_rows(plan, complete), width),
-        _section("Each optimizer step", [(_batch(plan),)], width),
     ]
+    if plan.has(StageKind.TRAIN):
+        parts.append(_section("Each optimizer step", [(_batch(plan),)], width))
     owner = (
         "Memory of this machine, offloaded" if plan.backend == "local" else "Memory of its pods, offloaded"
     )

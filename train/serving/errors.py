@@ -9,7 +9,8 @@ _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_
 
 
 class ApiError(Exception):
-    """What a client did wrong, or why it gets no answer. `param`: the field at fault; `code`: for programs."""
+    """What a client did wrong, or why it gets no answer. `param`: the field at fault; `code`: for
+    programs."""
 
     def __init__(
         self,

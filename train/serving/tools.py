@@ -1,7 +1,8 @@
 """Calls of tools in an answer's text.
 
 The format that is known is Hermes': `<tool_call>{"name": …, "arguments": {…}}</tool_call>`, which Qwen's
-templates (2.5 and 3) ask for as well. What is not of it, not JSON, or names no tool of the request stays text.
+templates (2.5 and 3) ask for as well. What is not of it, not JSON, or names no tool of the request stays
+text.
 """
 
 from __future__ import annotations

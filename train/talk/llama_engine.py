@@ -72,21 +72,24 @@ class CachingLlama:
 
     def __init__(self, file: Path, *, on_gpu: bool) -> None:
         _start()
+        _complaints.clear()
         self.context: Any = None
         parameters = llama_cpp.llama_model_default_params()
         parameters.n_gpu_layers = -1 if on_gpu else 0
         self.model = llama_cpp.llama_model_load_from_file(str(file).encode(), parameters)
         if not self.model:
-            raise StageUserError(f"{file}: llama.cpp can't load it{_last_words()}")
+            raise StageUserError(f"{file}: llama.cpp can't load it{_complaint()}")
         trained = llama_cpp.llama_model_n_ctx_train(self.model)
         options = llama_cpp.llama_context_default_params()
         options.n_ctx = context_tokens(trained, _cache_bytes_per_token(self.model), available_memory_bytes())
         options.n_batch = options.n_ubatch = generation.CHUNK_TOKENS
+        if not on_gpu:  # where it sums in f16: logits would hang on what is in the cache
+            options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         options.n_threads = options.n_threads_batch = available_cores()
         self.context = llama_cpp.llama_init_from_model(self.model, options)
         if not self.context:
             self.close()
-            raise StageUserError(f"{file}: llama.cpp has no room for its context{_last_words()}")
+            raise StageUserError(f"{file}: llama.cpp has no room for its context{_complaint()}")
         self._memory = llama_cpp.llama_get_memory(self.context)
         self._vocabulary_size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
         self.context_length = min(trained, llama_cpp.llama_n_ctx(self.context))
@@ -104,6 +107,7 @@ class CachingLlama:
         for token in tokens:
             if not 0 <= token < self._vocabulary_size:  # llama.cpp would abort the process
                 raise PromptError(f"token {token} is none of the file's {self._vocabulary_size:,}")
+        _complaints.clear()
         batch = (llama_cpp.llama_token * len(tokens))(*tokens)
         try:
             code = llama_cpp.llama_decode(self.context, llama_cpp.llama_batch_get_one(batch, len(tokens)))
@@ -112,7 +116,7 @@ class CachingLlama:
             raise
         if code != 0:
             self.keep(0)
-            raise PromptError(f"llama.cpp could not read the prompt (code {code}){_last_words()}")
+            raise PromptError(f"llama.cpp could not read the prompt (code {code}){_complaint()}")
         self.read += tokens
         logits = llama_cpp.llama_get_logits_ith(self.context, -1)
         return np.ctypeslib.as_array(logits, shape=(self._vocabulary_size,)).copy()
@@ -148,14 +152,15 @@ def _describe(model: Any) -> str:
     return buffer.value.decode("utf-8", "replace")
 
 
-#: What llama.cpp complained of last.
+_ERROR_LEVEL = 4  # ggml.h, GGML_LOG_LEVEL_ERROR
+#: What llama.cpp has complained of since the last call that may fail began.
 _complaints: list[str] = []
 
 
 @llama_cpp.llama_log_callback
 def _log(level: int, text: bytes, _: Any) -> None:
-    if level == llama_cpp.GGML_LOG_LEVEL_ERROR:
-        _complaints[:] = [text.decode("utf-8", "replace").strip()]
+    if level == _ERROR_LEVEL:
+        _complaints.append(text.decode("utf-8", "replace").strip())
 
 
 @functools.cache
@@ -164,5 +169,6 @@ def _start() -> None:
     llama_cpp.llama_backend_init()
 
 
-def _last_words() -> str:
-    return f": {_complaints[-1]}" if _complaints else ""
+def _complaint() -> str:
+    """The first names the cause; those behind it only how it was passed on."""
+    return f": {_complaints[0]}" if _complaints else ""

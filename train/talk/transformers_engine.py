@@ -17,7 +17,6 @@ from train import lean_peft
 from train.answering import make_room
 from train.data.loading import load_chat_tokenizer
 from train.dtypes import DTYPES
-from train.loss import slices_logits
 from train.processes import available_cores
 from train.stage import StageUserError
 from train.talk import generation
@@ -85,6 +84,8 @@ class CachingModel:
         self._adapted, self._device = model, device
         self._prompted = hasattr(model, "peft_config") and model.active_peft_config.is_prompt_learning
         self._model = model.get_base_model() if self._prompted else model
+        from train.loss import slices_logits  # brings transformers, which `lean_peft` goes before
+
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._options = {"logits_to_keep": 1} if slices_logits(base) else {}
         self.virtual_tokens = model.active_peft_config.num_virtual_tokens if self._prompted else 0
