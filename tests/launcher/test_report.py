@@ -142,11 +142,13 @@ def test_a_run_without_test_data(tmp_path: Path) -> None:
 
 def test_what_was_made_of_the_model(tmp_path: Path) -> None:
     found = page(write_run(tmp_path, products=True, until=StageKind.PUBLISH))
-    assert "Drift 3.1e-6 of the merged model's logits from base and adapter; the bound is 0.05" in found.text
+    assert "Drift 3.1e-6 of the logits' deviation, from base and adapter; the bound is 0.05" in found.text
+    assert "Same token 99.8 % positions" in found.text
     assert "Perplexity 1.348 before 1.302, +3.5%; the bound is +25%" in found.text
+    assert "Size 930 kB weights, 35% of 2.62 MB" in found.text
     assert "q4_k_m 870 kB harbour-bot-q4_k_m.gguf" in found.text
     assert "Same tokens yes" in found.text
-    assert "Same answers 10 of 10" in found.text
+    assert "Same answers, q4_k_m 90%" in found.text
     links = [attrs for tag, attrs in found.elements if tag == "a"]
     assert [link["href"] for link in links] == ["https://huggingface.co/harbour/bot"]
 
