@@ -33,6 +33,11 @@ def training_prefix(plan: Plan) -> str:
     return f"{StageKind.TRAIN.folder}/{plan.stage(StageKind.TRAIN).key}"
 
 
+def of_plan(store: Store, plan: Plan) -> list[Checkpoint]:
+    """The checkpoints of the plan's training, oldest first; none where it trains nothing."""
+    return list_checkpoints(store, training_prefix(plan)) if plan.has(StageKind.TRAIN) else []
+
+
 def list_checkpoints(store: Store, prefix: str) -> list[Checkpoint]:
     """The checkpoints below `train/<key>`, oldest first."""
     sizes: dict[str, int] = {}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from artifacts.contract import Plan, StageKind
-from artifacts.manifest import FileEntry, file_source, read_marker
+from artifacts.manifest import FileEntry, file_source, hash_file, read_marker
 from artifacts.store import Store
 from launcher.errors import Problem, RunFailed, UserError, of_os_error
 
@@ -29,12 +29,13 @@ _BLOCK_BYTES = 4 * 1024 * 1024
 
 
 def product(plan: Plan, store: Store, name: str | None) -> str:
-    """The prefix of a product that is complete: by default the merged model, else the adapter.
+    """The prefix of a product that is complete: by default the merged model, else the adapter; of a run that
+    was asked for one product alone, that.
 
     Raises UserError."""
     kinds = {stage.kind: stage.output for stage in plan.stages}
     if name is None:
-        name = "merged" if StageKind.MERGE in kinds else "adapter"
+        name = _default(plan)
     if name not in PRODUCTS:
         raise UserError(
             Problem(where="", what=name, why="no such product", way_out=f"one of {', '.join(PRODUCTS)}")
@@ -54,16 +55,19 @@ def product(plan: Plan, store: Store, name: str | None) -> str:
     return prefix
 
 
+def _default(plan: Plan) -> str:
+    if plan.job.get("command"):
+        return next(name for name, kind in PRODUCTS.items() if kind == plan.stages[-1].kind)
+    return "merged" if plan.has(StageKind.MERGE) else "adapter"
+
+
 def fetch(store: Store, prefix: str, to: Path) -> int:
     """Copy an artifact's files into the folder `to`, which must not be there yet or be empty.
 
     Returns the bytes copied. The folder appears whole or not at all. Raises UserError for the folder,
     RunFailed for a file that is not what the manifest says.
     """
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise UserError(
-            Problem(where="", what=str(to), why="is not an empty folder", way_out="name another one")
-        )
+    require_free(to)
     manifest = read_marker(store, prefix)
     assert manifest is not None, f"{prefix} is not complete"
     source, before = file_source(store, prefix, manifest)
@@ -71,6 +75,26 @@ def fetch(store: Store, prefix: str, to: Path) -> int:
         for entry in manifest.files:
             _copy(source, f"{before}{entry.path}", entry, folder / entry.path)
     return manifest.size_bytes
+
+
+def holds(store: Store, prefix: str, folder: Path) -> bool:
+    """Whether the folder is a copy of the artifact, to the byte, with nothing beside it."""
+    manifest = read_marker(store, prefix)
+    if manifest is None or not folder.is_dir():
+        return False
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    if sizes != {entry.path: entry.size_bytes for entry in manifest.files}:
+        return False
+    return all(hash_file(files[entry.path])[1] == entry.sha256 for entry in manifest.files)
+
+
+def require_free(to: Path) -> None:
+    """Raises UserError unless a copy can become the folder `to`."""
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UserError(
+            Problem(where="", what=str(to), why="is not an empty folder", way_out="name another one")
+        )
 
 
 def fetch_object(store: Store, key: str, to: Path) -> int:

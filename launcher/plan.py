@@ -66,7 +66,7 @@ def make(
     found = data.find(job, digests, code, check_head)
     source = model.find(job, digests, rehearse=rehearse, environment=environment)
     findings.problems += [*found.problems, *source.problems]
-    image_stages = _image_stages(cluster, code, findings.problems)
+    images = image_stages(cluster, code, findings.problems)
     resolved = resolve(findings, source.dimensions, source.quantized_by, fresh)
     if findings.problems or resolved is None or source.params is None:
         raise UserError(findings.problems)
@@ -75,7 +75,7 @@ def make(
 
     limit = rehearsal.RECORDS_PER_SPLIT if rehearse else None
     data_params = data.params(job.value, found, limit)
-    stages = image_stages + _stages(job.value, data_params, source.params, resolved, code)
+    stages = images + _stages(job.value, data_params, source.params, resolved, code)
     derived = [*found.derived, *findings.derived]
     if isinstance(cluster.value, KubernetesCluster):
         derived += cluster_part.derived(cluster.value, resolved.train.world_size, source)
@@ -89,16 +89,16 @@ def make(
         stages=stages,
         job=_filled(job.value, resolved),
         derived=[*(rehearsal.derived(job.value) if rehearse else []), *derived],
-        profile=_profile(cluster.value),
+        profile=profile_values(cluster.value),
     )
 
 
-def _profile(cluster: Cluster) -> dict[str, Any]:
+def profile_values(cluster: Cluster) -> dict[str, Any]:
     """What whoever starts pods reads back; a local plan needs none."""
     return cluster.model_dump(mode="json") if isinstance(cluster, KubernetesCluster) else {}
 
 
-def _image_stages(cluster: Loaded[Cluster], code: CodeDigest, problems: list[Problem]) -> list[StagePlan]:
+def image_stages(cluster: Loaded[Cluster], code: CodeDigest, problems: list[Problem]) -> list[StagePlan]:
     """The stage of the image that the others run in, where they run in one."""
     if not isinstance(cluster.value, KubernetesCluster):
         return []

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from artifacts.contract import Plan, StageKind, StagePlan, canonical_json
@@ -18,10 +18,13 @@ from launcher.errors import Problem, UserError
 from launcher.names import is_run_id
 from launcher.progress.board import Board, RunState
 from launcher.progress.journal import RUN
+from launcher.reporting.products import Figure, figures
 
 RUNS = "runs"
 REPORT = "report.html"
 _READERS = 16  # of a remote store at a time
+#: Kinds of stages beside the merge whose artifact is of use to others.
+_PRODUCTS = (StageKind.QUANTIZE, StageKind.GGUF, StageKind.PREDICT, StageKind.PUBLISH)
 _ANSWERS_SHOWN = 3  # at the end of a run
 
 
@@ -193,21 +196,27 @@ class Results:
     """Where a run's products are, and how the model did. Empty where a run has no such stage."""
 
     model: str | None  # folder of the merged model, else of what training left
+    products: dict[str, str]  # places of the others by the kind of their stage
     report: str | None
     scores: dict[str, dict[str, float]]  # "base", "tuned": score -> 0 to 100
     answers: list[dict[str, str]]  # some of the test file: prompt, reference, base, tuned
+    figures: list[Figure] = field(default_factory=list)  # what is known of the products
 
 
 def results(store: Store, run_id: str, plan: Plan) -> Results:
     """What to show at the end of a run; reads only the head of the predictions."""
-    made = {stage.kind: stage for stage in plan.stages if is_complete(store, stage.output)}
+    markers = {stage.kind: read_marker(store, stage.output) for stage in plan.stages}
+    manifests = {kind.value: marker for kind, marker in markers.items() if marker is not None}
+    made = {stage.kind: stage for stage in plan.stages if stage.kind in manifests}
     product = made.get(StageKind.MERGE) or made.get(StageKind.TRAIN)
     predict = made.get(StageKind.PREDICT)
     return Results(
         model=place(store, product.output) if product else None,
+        products={kind: _shown_place(store, made[kind]) for kind in _PRODUCTS if kind in made},
         report=place(store, report_key(run_id)) if store.exists(report_key(run_id)) else None,
         scores=_scores(store, predict.output) if predict else {},
         answers=_answers(store, predict.output) if predict else [],
+        figures=figures(plan, manifests),
     )
 
 
@@ -218,6 +227,13 @@ def place(store: Store, key: str) -> str:
     name = before.rstrip("/")
     path = source.local_path(name)
     return str(path) if path is not None else f"{source.uri}/{name}".rstrip("/")
+
+
+def _shown_place(store: Store, stage: StagePlan) -> str:
+    """Where a product lies: of a publication its address."""
+    manifest = read_marker(store, stage.output)
+    address = manifest.facts.get("address") if manifest else None
+    return str(address) if address else place(store, stage.output)
 
 
 def _scores(store: Store, prefix: str) -> dict[str, dict[str, float]]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from importlib import resources
-
 from artifacts.store import Store
 from launcher import record
+from launcher.reporting import page
 from launcher.reporting.collect import RunFacts, collect
 from launcher.reporting.view import view
 
@@ -24,24 +21,4 @@ def write(store: Store, run_id: str) -> str:
 
 
 def render(facts: RunFacts) -> str:
-    """The page. Everything that comes from data is escaped; beyond that the page's own policy lets no script
-    run but the one whose digest it names, and nothing be fetched."""
-    import jinja2
-    from markupsafe import Markup
-
-    folder = resources.files("launcher.reporting")
-    style, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html.j2").render(
-        view(facts),
-        style=Markup(style),
-        script=Markup(script),
-        script_digest=digest,
-    )
+    return page.render("page.html.j2", view(facts))

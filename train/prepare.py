@@ -56,7 +56,8 @@ def run(context: StageContext) -> None:
     )
     tokenizer = resolved.chat
     # Here, before any worker: training would find it too.
-    require_learnable(resolved.added_tokens, context.plan.stage(StageKind.TRAIN).params.method)
+    method = context.plan.stage(StageKind.TRAIN).params.method if context.plan.has(StageKind.TRAIN) else None
+    require_learnable(resolved.added_tokens, method)
     skips_bad_records = context.plan.stage(StageKind.DATA).params.on_error == "skip"
 
     artifact = ArtifactWriter(context.store, context.stage.output)

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import typer
 
@@ -20,10 +21,12 @@ from launcher.commands.output import is_terminal, remark, say, say_now, show_jso
 from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, ClusterError, Problem, RunFailed, UserError
 from launcher.progress.board import Board
 from launcher.progress.live import LiveView, PlainView, View, follow
+from launcher.reporting.products import by_product, one_line
 from launcher.status import Observation, classify, last_line
 
 _STAGING_POLL_S, _STAGING_EVERY_S = 0.5, 2.0
 _ANSWER_CHARACTERS = 300  # of a cell, at the end of a run
+_PRODUCT_NAMES = {"quantize": "gptq", "gguf": "gguf", "predict": "answers", "publish": "publish"}
 
 
 def stage_shown(place: Place, plan: Plan, run_id: str) -> None:
@@ -52,17 +55,18 @@ def stage_shown(place: Place, plan: Plan, run_id: str) -> None:
         show()
 
 
-def attend(place: Place, run_id: str, *, detach: bool, as_json: bool) -> None:
-    """After a start: follow the run, or with `detach` only say how to return to it."""
+def attend(place: Place, run_id: str, *, detach: bool, as_json: bool, copy_to: Path | None = None) -> None:
+    """After a start: follow the run, or with `detach` only say how to return to it. `copy_to`: where what it
+    makes is copied once it is complete."""
     if not detach:
-        follow_run(place, run_id, as_json=as_json)
+        follow_run(place, run_id, as_json=as_json, copy_to=copy_to)
     elif as_json:
         show_json({"run": run_id, "state": "running"})
     else:
         say(way_back(run_id, place))
 
 
-def follow_run(place: Place, run_id: str, *, as_json: bool) -> None:
+def follow_run(place: Place, run_id: str, *, as_json: bool, copy_to: Path | None = None) -> None:
     """Show the run until its end; then its results, or why it failed. ^C detaches."""
     plan = record.load_plan(place.store, run_id)
     board = Board.of([stage.kind for stage in plan.stages])
@@ -86,7 +90,17 @@ def follow_run(place: Place, run_id: str, *, as_json: bool) -> None:
     for note in board.notes:
         remark(f"note: {note}")
     _raise_for(board, place, run_id)
-    show_results(place, run_id, plan, as_json=as_json)
+    if copy_to is not None:
+        _copy(place, plan, copy_to)
+    show_results(place, run_id, plan, as_json=as_json, copied_to=copy_to)
+
+
+def _copy(place: Place, plan: Plan, to: Path) -> None:
+    from launcher import fetch
+
+    prefix = fetch.product(plan, place.store, None)
+    if not fetch.holds(place.store, prefix, to):
+        fetch.fetch(place.store, prefix, to)
 
 
 def way_back(run_id: str, place: Place) -> str:
@@ -102,11 +116,14 @@ def way_back(run_id: str, place: Place) -> str:
     )
 
 
-def show_results(place: Place, run_id: str, plan: Plan, *, as_json: bool) -> None:
+def show_results(
+    place: Place, run_id: str, plan: Plan, *, as_json: bool, copied_to: Path | None = None
+) -> None:
     """Where the products are, the scores, and some answers before and after training."""
     results = record.results(place.store, run_id, plan)
     if as_json:
-        show_json({"run": run_id, "state": "complete", **vars(results)})
+        copy = {"copy": str(copied_to.absolute())} if copied_to else {}
+        show_json({"run": run_id, "state": "complete", **vars(results), **copy})
         return
     say()
     if results.scores:
@@ -115,8 +132,14 @@ def show_results(place: Place, run_id: str, plan: Plan, *, as_json: bool) -> Non
         _say_answers(results.answers)
     if results.model:
         say(f"model   {results.model}")
+    for kind, path in results.products.items():
+        say(f"{_PRODUCT_NAMES[kind]:<8}{path}")
+    for name, told in by_product(results.figures):
+        say(f"  {name:<14}{one_line(told)}")
     if results.report:
         say(f"report  {results.report}")
+    if copied_to:
+        say(f"copy    {copied_to}")
 
 
 def _raise_for(board: Board, place: Place, run_id: str) -> None:

@@ -28,10 +28,12 @@ def stage(
     """
     from launcher import record
     from launcher.commands.follow import stage_shown
+    from launcher.commands.starting import require_publishable
 
     made, place = make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
     place.pilots.require_cluster("stage")
     place.require_ready()
+    require_publishable(made, place)
     record.create(place.store, made, made.run_id)
     stage_shown(place, made, made.run_id)
     if as_json:

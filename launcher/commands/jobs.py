@@ -12,7 +12,7 @@ from launcher.commands.options import AsJson, ClusterName, Detach, Fresh, JobFil
 from launcher.commands.output import columns, remark, say, show_json
 
 if TYPE_CHECKING:
-    from artifacts.contract import Plan, StageKind
+    from artifacts.contract import Plan
     from launcher.commands.options import Place
 
 
@@ -115,20 +115,11 @@ def submit(
 
       slipway submit support-bot.yaml --set training.epochs=5 --detach
     """
-    from launcher import record
-    from launcher.commands.follow import attend, stage_shown
-    from launcher.progress.journal import Journal
+    from launcher.commands.follow import attend
+    from launcher.commands.starting import start
 
     made, place = make_plan(job, cluster, overrides, rehearse=rehearse, fresh=fresh)
-    run_id = made.run_id
-    if not place.pilots.is_alive(run_id):
-        place.require_ready()
-        record.create(place.store, made, run_id)
-        Journal(place.store, run_id).submitted()
-        stage_shown(place, made, run_id)
-    started = place.pilots.launch(made, run_id)
-    _greet(made, place, started)
-    attend(place, run_id, detach=detach, as_json=as_json)
+    attend(place, start(made, place), detach=detach, as_json=as_json)
 
 
 def schema(
@@ -179,17 +170,3 @@ def make_plan(
     salt = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if fresh else None
     made = make(loaded, profile, detect(), rehearse=rehearse, fresh=salt)
     return made, place_of(cluster, profile.value)
-
-
-def _complete(plan: Plan, place: Place) -> list[StageKind]:
-    from launcher.stages.done import is_done
-
-    return [stage.kind for stage in plan.stages if is_done(stage, place.store)]
-
-
-def _greet(plan: Plan, place: Place, started: bool) -> None:
-    complete = _complete(plan, place)
-    todo = [stage.kind for stage in plan.stages if stage.kind not in complete]
-    what = "started" if started else "attached to"
-    rest = f": {' → '.join(todo)}" if todo else ": every stage is complete"
-    remark(f"{what} {plan.run_id} on {place.cluster}{rest}")

@@ -57,7 +57,8 @@ def place_of(cluster: str, profile: Cluster) -> Place:
     return Place(cluster, store, KubernetesPilots(cluster, store, profile))
 
 
-def _complete_run(context: typer.Context, incomplete: str) -> Iterator[str]:
+def complete_run(context: typer.Context, incomplete: str) -> Iterator[str]:
+    """Run ids of the cluster that the command line names."""
     from launcher.record import run_ids
 
     place = open_place(context.params.get("cluster") or "local")
@@ -105,7 +106,7 @@ RunName = Annotated[
     typer.Argument(
         metavar="RUN",
         help="Run id, the beginning of one, or a job's name (its newest run). Left out: the newest run.",
-        autocompletion=_complete_run,
+        autocompletion=complete_run,
         show_default=False,
     ),
 ]
@@ -114,7 +115,7 @@ RequiredRun = Annotated[
     typer.Argument(
         metavar="RUN",
         help="Run id, the beginning of one, or a job's name (its newest run).",
-        autocompletion=_complete_run,
+        autocompletion=complete_run,
         show_default=False,
     ),
 ]

@@ -20,8 +20,8 @@ def fetch(
         str | None,
         typer.Argument(
             metavar="PRODUCT",
-            help="merged, adapter, predictions, report, prepared, data or model. Left out: the merged model, "
-            "else the adapter.",
+            help="merged, adapter, quantized, gguf, predictions, report, prepared, data or model. Left out: "
+            "the merged model, else the adapter; of a run of `slipway quantize` and its kin, what it made.",
             show_default=False,
         ),
     ] = None,
@@ -138,7 +138,7 @@ def _prefixes(store: Store, text: str) -> list[str]:
     from artifacts.contract import StageKind
     from artifacts.manifest import is_complete
     from launcher import record
-    from launcher.checkpoints import list_checkpoints, training_prefix
+    from launcher.checkpoints import of_plan
     from launcher.errors import Problem, UserError
     from launcher.names import ArtifactReference, RunReference, match_artifacts, parse_reference
 
@@ -153,9 +153,7 @@ def _prefixes(store: Store, text: str) -> list[str]:
     run_id = record.find(store, reference.run_id if isinstance(reference, RunReference) else text)
     plan = record.load_plan(store, run_id)
     found = [stage.output for stage in plan.stages if is_complete(store, stage.output)]
-    found += [
-        item.prefix for item in list_checkpoints(store, training_prefix(plan)) if item.state == "complete"
-    ]
+    found += [item.prefix for item in of_plan(store, plan) if item.state == "complete"]
     if not found:
         raise UserError(Problem(where="", what=f"run {run_id}", why="it has made nothing yet"))
     return found

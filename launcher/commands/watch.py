@@ -68,7 +68,7 @@ def logs(
     cluster: ClusterName = "local",
     stage: Annotated[
         str | None,
-        typer.Option("--stage", "-s", metavar="STAGE", help="data, model, prepare, train, merge or predict."),
+        typer.Option("--stage", "-s", metavar="STAGE", help="One of the run's, as train, merge or predict."),
     ] = None,
     rank: Annotated[
         int | None,
@@ -236,6 +236,6 @@ def _show_ending(place: Place, run_id: str, board: Board, plan: Plan, *, alive: 
 
 
 def _checkpoints(place: Place, plan: Plan) -> list[Checkpoint]:
-    from launcher.checkpoints import list_checkpoints, training_prefix
+    from launcher.checkpoints import of_plan
 
-    return list_checkpoints(place.store, training_prefix(plan))
+    return of_plan(place.store, plan)

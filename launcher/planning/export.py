@@ -7,6 +7,7 @@ from typing import NamedTuple
 from artifacts.contract import (
     GgufParams,
     MergeParams,
+    Precision,
     PredictParams,
     PublishParams,
     QuantizeParams,
@@ -39,7 +40,7 @@ def chain(job: Job, trained: Trained, resolved: Resolved, code: CodeDigest) -> l
     if "gguf" in after:
         made[StageKind.GGUF] = export.gguf(gguf_params(job), whole, code)
     if "predict" in after:
-        params = predict_params(job, resolved)
+        params = predict_params(job, resolved.train.precision)
         made[StageKind.PREDICT] = export.predict(params, trained.data, trained.model, whole, code)
     if "publish" in after:
         sources = {
@@ -81,13 +82,13 @@ def gguf_params(job: Job) -> GgufParams:
     return GgufParams(name=job.name, types=list(job.gguf.types), system=job.template.default_system)
 
 
-def predict_params(job: Job, resolved: Resolved) -> PredictParams:
+def predict_params(job: Job, precision: Precision) -> PredictParams:
     return PredictParams(
         max_new_tokens=job.predict.max_new_tokens,
         batch_size=job.predict.batch_size,
         limit_records=job.predict.limit,
         base=job.predict.base,
-        precision=resolved.train.precision,
+        precision=precision,
     )
 
 

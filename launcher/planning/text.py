@@ -55,8 +55,9 @@ def render(plan: Plan, complete: Complete, width: int = WIDTH, *, unknown: str =
     parts = [
         _header(plan, complete, unknown),
         _section("Stages", _stage_rows(plan, complete), width),
-        _section("Each optimizer step", [(_batch(plan),)], width),
     ]
+    if plan.has(StageKind.TRAIN):
+        parts.append(_section("Each optimizer step", [(_batch(plan),)], width))
     owner = (
         "Memory of this machine, offloaded" if plan.backend == "local" else "Memory of its pods, offloaded"
     )
@@ -134,7 +135,8 @@ def _image_summary(params: ImageParams) -> str:
     if params.given is not None:
         return f"given, nothing to build: {params.given}"
     flash = f", flash-attention for {', '.join(params.architectures)}" if params.flash_attention else ""
-    return f"build from {params.base} unless {params.repository} has it{flash}"
+    llama = ", llama.cpp" if params.gguf else ""
+    return f"build from {params.base} unless {params.repository} has it{flash}{llama}"
 
 
 def _size(files: Sequence[DataFile]) -> str:

@@ -3,6 +3,7 @@ stopped, or has no test data still has a report."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ Row = dict[str, Any]
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """`manifests` by stage kind, of the complete stages; `evaluations` are the rows with `eval_loss`;
-    `predictions` the first `PREDICTIONS_SHOWN` rows of the predictions file."""
+    `predictions` the first rows of the predictions file."""
 
     run_id: str
     plan: Plan
@@ -38,8 +39,8 @@ class RunFacts:
 PREDICTIONS_SHOWN = 300
 
 
-def collect(store: Store, run_id: str) -> RunFacts:
-    """Raises ObjectMissingError where the store has no such run."""
+def collect(store: Store, run_id: str, *, predictions_at_most: int | None = PREDICTIONS_SHOWN) -> RunFacts:
+    """`predictions_at_most`: None for all. Raises ObjectMissingError where the store has no such run."""
     plan = Plan.from_json(store.read_bytes(plan_key(run_id)))
     outputs = {stage.kind.value: stage.output for stage in plan.stages}
     markers = {kind: read_marker(store, output) for kind, output in outputs.items()}
@@ -55,7 +56,7 @@ def collect(store: Store, run_id: str) -> RunFacts:
         evaluations=merged_steps([row for row in rows if row.get("eval_loss") is not None]),
         data=_json(store, complete.get("data"), "report.json"),
         prepared=_json(store, complete.get("prepare"), "statistics.json"),
-        predictions=_predictions(store, complete.get("predict")),
+        predictions=_predictions(store, complete.get("predict"), predictions_at_most),
         scores=_json(store, complete.get("predict"), "scores.json"),
     )
 
@@ -89,10 +90,8 @@ def _json(store: Store, prefix: str | None, name: str) -> Row | None:
     return value if isinstance(value, dict) else None
 
 
-def _predictions(store: Store, prefix: str | None) -> list[Row]:
-    rows: list[Row] = []
-    if prefix is not None:
-        with store.open_read(f"{prefix}/predictions.jsonl") as lines:
-            while len(rows) < PREDICTIONS_SHOWN and (line := lines.readline()):
-                rows.append(json.loads(line))
-    return rows
+def _predictions(store: Store, prefix: str | None, at_most: int | None) -> list[Row]:
+    if prefix is None:
+        return []
+    with store.open_read(f"{prefix}/predictions.jsonl") as lines:
+        return [json.loads(line) for line in itertools.islice(lines, at_most)]

@@ -1,5 +1,5 @@
 "use strict";
-// Values under the pointer of each chart; searching and filtering the answers.
+// Values under the pointer of each chart; another axis for all charts; searching and filtering the answers.
 
 const tip = document.getElementById("tip");
 
@@ -12,7 +12,8 @@ for (const chart of document.querySelectorAll("svg.chart")) {
   chart.addEventListener("pointermove", (event) => {
     const box = chart.getBoundingClientRect();
     const x = ((event.clientX - box.left) / box.width) * chart.viewBox.baseVal.width;
-    const main = nearest(data.series[0].points, x);
+    const near = data.series.map((series) => nearest(series.points, x));
+    const main = nearest(near, x);
     cursor.setAttribute("x1", main[0]);
     cursor.setAttribute("x2", main[0]);
     cursor.style.visibility = "visible";
@@ -34,22 +35,32 @@ for (const chart of document.querySelectorAll("svg.chart")) {
   });
 }
 
+const axes = [...document.querySelectorAll("[data-axis]")];
+for (const button of axes) {
+  button.addEventListener("click", () => {
+    for (const other of axes) other.setAttribute("aria-pressed", String(other === button));
+    for (const shown of document.querySelectorAll("[data-by]")) {
+      shown.hidden = shown.dataset.by !== button.dataset.axis;
+    }
+  });
+}
+
 const answers = [...document.querySelectorAll(".answer")];
 if (answers.length) {
   const SHOWN_AT_FIRST = 8;
   const search = document.querySelector(".toolbar input");
-  const buttons = [...document.querySelectorAll(".choices button")];
+  const buttons = [...document.querySelectorAll("[data-show]")];
   const more = document.getElementById("more");
   const texts = answers.map((answer) => answer.textContent.toLowerCase());
-  let change = "";
+  let change = buttons.find((button) => button.getAttribute("aria-pressed") === "true").dataset.show;
   let all = answers.length <= SHOWN_AT_FIRST + 2;
 
   const update = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     let found = 0;
     answers.forEach((answer, index) => {
-      const fits =
-        (!change || answer.dataset.change === change) && words.every((word) => texts[index].includes(word));
+      const wanted = !change || answer.dataset.change.split(" ").includes(change);
+      const fits = wanted && words.every((word) => texts[index].includes(word));
       found += fits ? 1 : 0;
       answer.hidden = !fits || (!all && found > SHOWN_AT_FIRST);
     });

@@ -15,7 +15,27 @@ from launcher.reporting.data_view import split_order
 
 Values = dict[str, Any]
 
-_JOB_ORDER = ("name", "model", "data", "method", "training", "strategy", "compute", "engine", "after")
+_JOB_ORDER = (
+    *(
+        "name",
+        "model",
+        "data",
+        "template",
+        "method",
+        "training",
+        "strategy",
+        "attention",
+        "compute",
+        "engine",
+    ),
+    *("after", "merge", "quantize", "gguf", "predict", "publish"),
+)
+#: Stages that bring a model in, and what they bring.
+_MODELS = {
+    StageKind.MODEL: "base model",
+    StageKind.ORIGINAL: "unquantized model",
+    StageKind.ADAPTER: "adapter",
+}
 _FILES_LISTED = 60
 _PACKAGES = ("slipway", "torch", "transformers", "peft", "accelerate", "deepspeed", "ray", "tokenizers")
 
@@ -55,7 +75,7 @@ def _without_unset(value: Any) -> Any:
 
 
 def input_digests(facts: RunFacts) -> list[Values]:
-    """What came from outside: data files, the model's revision."""
+    """What came from outside: data files, the revisions of models."""
     rows = []
     for stage in facts.plan.stages:
         if stage.kind == StageKind.DATA:
@@ -64,9 +84,10 @@ def input_digests(facts: RunFacts) -> list[Values]:
                 for split in sorted(stage.params.splits, key=split_order)
                 for file in stage.params.splits[split]
             ]
-        elif stage.kind == StageKind.MODEL and stage.params.location:
+        elif stage.kind in _MODELS and stage.params.location:
             pin = stage.params.revision or stage.params.sha256
-            rows.append({"what": "base model", "name": stage.params.location, "digest": pin or ""})
+            row = {"what": _MODELS[stage.kind], "name": stage.params.location, "digest": pin or ""}
+            rows.append(row)
     return rows
 
 

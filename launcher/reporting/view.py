@@ -7,10 +7,9 @@ from typing import Any
 from markupsafe import Markup
 
 from artifacts.contract import StageKind
-from launcher.reporting import charts, data_view, provenance, words
+from launcher.reporting import answers, charts, data_view, products, provenance, words
 from launcher.reporting.charts import Series
 from launcher.reporting.collect import RunFacts
-from launcher.reporting.differences import highlighted
 from launcher.reporting.timeline import Clock, StageLine, stage_lines
 
 Values = dict[str, Any]
@@ -22,11 +21,11 @@ SCORES = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
 }
-_TEXT_SHOWN = 4000  # characters of one answer
 
 
 def view(facts: RunFacts) -> Values:
     """The template's variables."""
+    cards = answers.before_and_after(facts.predictions)
     return {
         "name": facts.plan.name,
         "run_id": facts.run_id,
@@ -36,7 +35,9 @@ def view(facts: RunFacts) -> Values:
         "figures": figures(facts),
         "curves": curves(facts),
         "timeline": timeline(facts),
-        "answers": answers(facts),
+        "products": products.by_product(products.figures(facts.plan, facts.manifests)),
+        "answers": cards,
+        "answer_choices": answers.choices(cards),
         "answers_total": (facts.scores or {}).get("records", len(facts.predictions)),
         "data": data_view.data_splits(facts),
         "data_notes": data_view.data_notes(facts),
@@ -133,10 +134,6 @@ def figures(facts: RunFacts) -> list[Values]:
     memory = [row["peak_memory_bytes"] for row in facts.steps if row.get("peak_memory_bytes")]
     if memory:
         rows.append(("Peak memory", words.size(max(memory)), "of one worker"))
-    merged = facts.manifests.get("merge")
-    if merged and "parameters" in merged.facts:
-        size = words.size(merged.size_bytes)
-        rows.append(("Merged model", size, f"{words.count(merged.facts['parameters'])} parameters"))
     return [{"label": label, "value": value, "remark": remark} for label, value, remark in rows]
 
 
@@ -225,42 +222,3 @@ def _spans(facts: RunFacts, lines: list[StageLine]) -> list[tuple[float, float]]
     spans = [(bar.start_s, bar.end_s) for line in lines for bar in line.bars]
     starts = [row["time_s"] for row in facts.events if (row["stage"], row["kind"]) == ("run", "started")]
     return spans + [(start, start) for start in starts] if spans else []
-
-
-# Answers ----------------------------------------------------------------------------------------------------
-
-
-def answers(facts: RunFacts) -> list[Values]:
-    return [_answer(row) for row in facts.predictions]
-
-
-def _answer(row: Values) -> Values:
-    reference = str(row.get("reference", ""))
-    messages = [message for message in row.get("prompt", []) if isinstance(message, dict)]
-    texts = {name: row[name] for name in ("base", "tuned") if isinstance(row.get(name), str)}
-    right = {name: text.strip() == reference.strip() for name, text in texts.items()}
-    change = {
-        (False, True): "gained",
-        (True, False): "lost",
-        (True, True): "right",
-    }.get((right.get("base", False), right.get("tuned", False)), "wrong")
-    return {
-        "index": row.get("index", 0),
-        "question": _shortened(str(messages[-1].get("content", "")) if messages else ""),
-        "earlier": [(str(m.get("role")), _shortened(str(m.get("content", "")))) for m in messages[:-1]],
-        "reference": _shortened(reference),
-        "texts": [
-            {
-                "label": {"base": "Before", "tuned": "After"}[name],
-                "html": highlighted(_shortened(text), _shortened(reference)),
-                "empty": not text.strip(),
-                "right": right[name],
-            }
-            for name, text in texts.items()
-        ],
-        "change": change,
-    }
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _TEXT_SHOWN else f"{text[:_TEXT_SHOWN]} […]"

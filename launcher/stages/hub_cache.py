@@ -27,5 +27,13 @@ def snapshot(repository: str, revision: str, cache: Path) -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def commit(repository: str, reference: str, cache: Path) -> str | None:
+    """The commit that a branch or tag had when it was fetched last; None where it never was."""
+    try:
+        return (_repository_folder(repository, cache) / "refs" / reference).read_text().strip() or None
+    except (OSError, ValueError):
+        return None
+
+
 def _repository_folder(repository: str, cache: Path) -> Path:
     return cache / f"models--{repository.replace('/', '--')}"

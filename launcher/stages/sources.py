@@ -110,7 +110,7 @@ def _folder(
         sha256=Manifest(files=files).content_digest,
         trust_remote_code=section.trust_remote_code,
     )
-    return _read(params, folder, sum(entry.size_bytes for entry in files))
+    return described(params, folder, sum(entry.size_bytes for entry in files))
 
 
 def _hub(section: ModelSource, contents: Contents, environment: Mapping[str, str]) -> Source:
@@ -122,7 +122,7 @@ def _hub(section: ModelSource, contents: Contents, environment: Mapping[str, str
         trust_remote_code=section.trust_remote_code,
     )
     folder = folder_of(params, environment)
-    return _read(params, folder) if folder else Source(params)
+    return described(params, folder) if folder else Source(params)
 
 
 def _store(section: ModelSource, named: Named) -> Source:
@@ -153,10 +153,10 @@ def _store(section: ModelSource, named: Named) -> Source:
         return named.refused("store", section.store, Fault(why, way_out))
     folder = file_uri_path(manifest.location or "")
     size_bytes = manifest.size_bytes
-    return _read(params, folder, size_bytes) if folder else Source(params, size_bytes=size_bytes)
+    return described(params, folder, size_bytes) if folder else Source(params, size_bytes=size_bytes)
 
 
-def _read(params: ModelParams, folder: Path, size_bytes: int = 0) -> Source:
+def described(params: ModelParams, folder: Path, size_bytes: int = 0) -> Source:
     """What the config.json of `folder` says of the model."""
     config = model_folder.read_json(folder / "config.json") or {}
     quantized = config.get("quantization_config")

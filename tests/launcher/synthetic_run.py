@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import math
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,15 @@ from artifacts.contract import (
     DataFile,
     DataParams,
     Derived,
+    GgufParams,
     LoraParams,
     MergeParams,
     ModelParams,
     Plan,
     PredictParams,
     PrepareParams,
+    PublishParams,
+    QuantizeParams,
     StageKind,
     StagePlan,
     TwinParams,
@@ -47,9 +53,18 @@ _TRAIN = plan_parts.train_params(
     max_length=256,
 )
 _KEYS = {kind: f"{index + 1}f3a9c07d2b4e6f8"[:16] for index, kind in enumerate(StageKind)}
+_FROM_TRAINING = set(list(StageKind)[list(StageKind).index(StageKind.TRAIN) :])
 
 
-def make_plan(store: LocalStore, *, predict: bool = True) -> Plan:
+def make_plan(
+    store: LocalStore,
+    *,
+    predict: bool = True,
+    products: bool = False,
+    other: Mapping[str, Any] | None = None,
+) -> Plan:
+    """`products`: quantized, converted and published too. `other`: training parameters that are not as
+    elsewhere; its keys from there on are its own."""
     data = DataParams(
         splits={
             name: [
@@ -63,13 +78,21 @@ def make_plan(store: LocalStore, *, predict: bool = True) -> Plan:
         StageKind.DATA: data,
         StageKind.MODEL: ModelParams(source="twin", twin=TwinParams()),
         StageKind.PREPARE: PrepareParams(max_length=256, packing=True),
-        StageKind.TRAIN: _TRAIN,
+        StageKind.TRAIN: dataclasses.replace(_TRAIN, **(other or {})),
         StageKind.MERGE: MergeParams(),
-        StageKind.PREDICT: PredictParams(),
     }
-    if not predict:
-        del params[StageKind.PREDICT]
-    stages = [plan_parts.stage(kind, value, _KEYS[kind]) for kind, value in params.items()]
+    if products:
+        params[StageKind.QUANTIZE] = QuantizeParams()
+        params[StageKind.GGUF] = GgufParams(name="harbour-bot", types=["f16", "q4_k_m"])
+    if predict:
+        params[StageKind.PREDICT] = PredictParams()
+    if products:
+        params[StageKind.PUBLISH] = PublishParams(to="hub://harbour/bot", products=["model", "gguf"])
+    salt = hashlib.sha256(repr(sorted((other or {}).items())).encode()).hexdigest()[:8] if other else ""
+    stages: list[StagePlan] = []
+    for kind, value in params.items():
+        key = salt + _KEYS[kind] if kind in _FROM_TRAINING else _KEYS[kind]
+        stages.append(plan_parts.stage(kind, value, key, **{made.kind.value: made for made in stages}))
     return plan_parts.plan(
         store,
         stages,
@@ -79,12 +102,13 @@ def make_plan(store: LocalStore, *, predict: bool = True) -> Plan:
             "model": {"twin": {"architecture": "qwen3", "hidden_size": 128}},
             "data": {"train": "train.jsonl", "eval": "eval.jsonl", "test": "test.jsonl"},
             "method": {"type": "lora", "rank": 16},
-            "training": {"epochs": 3, "learning_rate": 0.002, "schedule": "cosine", "warmup_steps": None},
+            "training": {"epochs": 3, "learning_rate": 0.002, "schedule": "cosine", "warmup_steps": None}
+            | dict(other or {}),
         },
         derived=[
             Derived(
                 field="training.gradient_accumulation_steps",
-                value=2,
+                value=params[StageKind.TRAIN].gradient_accumulation_steps,
                 reason="global batch of 16 sequences = 2 workers × 4 per worker × 2",
             ),
             Derived(
@@ -102,15 +126,21 @@ def write_run(
     ending: str = "finished",
     resumed: bool = False,
     predict: bool = True,
+    products: bool = False,
+    run_id: str = RUN_ID,
+    other: Mapping[str, Any] | None = None,
+    wrong_every: int = 6,
 ) -> LocalStore:
-    """A run whose stages are complete before `until`; `until` itself ended with `ending`."""
+    """A run whose stages are complete before `until`; `until` itself ended with `ending`. One answer of so
+    many is wrong. `products` and `other`: as in `make_plan`."""
     store = LocalStore(folder)
-    plan = make_plan(store, predict=predict)
-    store.write_bytes(f"runs/{RUN_ID}/plan.json", plan.to_json())
-    events = SegmentWriter(store, events_prefix(RUN_ID), "all")
+    plan = make_plan(store, predict=predict, products=products, other=other)
+    store.write_bytes(f"runs/{run_id}/plan.json", plan.to_json())
+    events = SegmentWriter(store, events_prefix(run_id), "all")
     at = BEGAN_S
     events.append({"time_s": at, "stage": "run", "kind": "started", "pid": 1, "host": "pier", "skipped": []})
     seconds = {"data": 0.4, "model": 0.8, "prepare": 1.6, "train": 31.0, "merge": 2.2, "predict": 6.1}
+    seconds |= {"quantize": 40.0, "gguf": 9.0, "publish": 3.0}
     for stage in plan.stages:
         name = stage.kind.value
         events.append({"time_s": at, "stage": name, "kind": "started", "pid": 2})
@@ -132,22 +162,23 @@ def write_run(
             facts = {"failed_stage": name, **why, "evidence": "/home/me/logs"} if ending == "failed" else {}
             events.append({"time_s": at, "stage": "run", "kind": ending, **facts})
             break
-        write_artifact(store, stage)
+        write_artifact(store, stage, wrong_every)
     events.flush()
     return store
 
 
 def write_metrics(store: LocalStore, stage: StagePlan, *, complete: bool) -> None:
-    noise = random.Random(1)
+    noise, params = random.Random(1), stage.params
+    steps_per_epoch = 480 // params.sequences_per_step
     writer = SegmentWriter(store, f"train/{stage.key}/metrics", "attempt-001")
-    for step in range(1, 91 if complete else 41):
-        rate = 2e-3 * 0.5 * (1 + math.cos(math.pi * step / 90)) if step > 3 else 2e-3 * step / 3
+    for step in range(1, 3 * steps_per_epoch + 1 if complete else 41):
+        rate = 0.5 * (1 + math.cos(math.pi * step / 90)) if step > 3 else step / 3
         writer.append(
             {
                 "step": step,
-                "epoch": step / 30,
-                "loss": 0.25 + 3.6 * math.exp(-step / 16) + noise.gauss(0, 0.08),
-                "learning_rate": rate,
+                "epoch": step / steps_per_epoch,
+                "loss": 0.25 + 3.6 * math.exp(-step * params.learning_rate / 0.032) + noise.gauss(0, 0.08),
+                "learning_rate": params.learning_rate * rate,
                 "grad_norm": 0.4 + 2.5 * math.exp(-step / 20) + noise.random() * 0.3,
                 "supervised_tokens_per_second": 2600 + noise.gauss(0, 90),
                 "tokens_per_second": 5400 + noise.gauss(0, 160),
@@ -159,28 +190,35 @@ def write_metrics(store: LocalStore, stage: StagePlan, *, complete: bool) -> Non
                 "attempt": 1,
             }
         )
-        if step % 30 == 0:
-            loss = 0.4 + 2.9 * math.exp(-step / 18)
-            writer.append({"step": step, "epoch": step / 30, "eval_loss": loss, "time_s": 0.0, "attempt": 1})
+        if step % steps_per_epoch == 0:
+            loss = 0.4 + 2.9 * math.exp(-step * params.learning_rate / 0.036)
+            row = {"step": step, "epoch": step / steps_per_epoch, "eval_loss": loss}
+            writer.append({**row, "time_s": 0.0, "attempt": 1})
     writer.flush()
 
 
-def write_artifact(store: LocalStore, stage: StagePlan) -> None:
+def write_artifact(store: LocalStore, stage: StagePlan, wrong_every: int = 6) -> None:
     writer = ArtifactWriter(store, stage.output)
     contents = {
         StageKind.DATA: {"report.json": DATA_REPORT},
         StageKind.PREPARE: {"statistics.json": STATISTICS},
-        StageKind.PREDICT: {"scores.json": SCORES},
+        StageKind.PREDICT: {"scores.json": SCORES | {"tuned": SCORES["tuned"] | _matches(wrong_every)}},
     }.get(stage.kind, {"config.json": {"model_type": "qwen3"}})
     for name, value in contents.items():
         writer.write_bytes(name, json.dumps(value).encode())
     if stage.kind == StageKind.PREDICT:
-        rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions())
+        rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions(wrong_every))
         writer.write_bytes("predictions.jsonl", rows.encode())
-    writer.commit(**({"parameters": 1_312_000} if stage.kind == StageKind.MERGE else {}))
+    writer.commit(**FACTS.get(stage.kind, {}))
 
 
-def predictions() -> list[dict[str, Any]]:
+def _matches(wrong_every: int) -> dict[str, float]:
+    rows = predictions(wrong_every)
+    right = sum(row["tuned"] == row["reference"] for row in rows)
+    return {"exact_match": round(100 * right / len(rows), 2)}
+
+
+def predictions(wrong_every: int = 6) -> list[dict[str, Any]]:
     places = [
         "Kiel",
         "Gdańsk",
@@ -200,7 +238,7 @@ def predictions() -> list[dict[str, Any]]:
         reference = (
             f"The harbour office of {place} opens at {6 + index % 5} in the morning, every day but Sunday."
         )
-        tuned = reference if index % 6 else reference.replace("morning", "evening")
+        tuned = reference if index % wrong_every else reference.replace("morning", "evening")
         rows.append(
             {
                 "index": index,
@@ -218,6 +256,17 @@ def predictions() -> list[dict[str, Any]]:
     return rows
 
 
+FACTS: dict[StageKind, dict[str, Any]] = {
+    StageKind.MERGE: {"parameters": 1_312_000, "drift": 3.1e-6, "same_top_token": 0.998},
+    StageKind.QUANTIZE: {"bits": 4, "perplexity_before": 1.302, "perplexity_after": 1.348}
+    | {"bytes_before": 2_620_000, "bytes_after": 930_000},
+    StageKind.GGUF: {
+        "files": {"harbour-bot-f16.gguf": 2_650_000, "harbour-bot-q4_k_m.gguf": 870_000},
+        "same_tokens": True,
+        "same_answers": {"f16": 1.0, "q4_k_m": 0.9},
+    },
+    StageKind.PUBLISH: {"address": "https://huggingface.co/harbour/bot", "revision": "5f" * 20},
+}
 SCORES = {
     "base": {"exact_match": 0.0, "bleu4": 0.43, "rouge1": 11.2, "rouge2": 0.9, "rougeL": 9.8},
     "tuned": {"exact_match": 83.33, "bleu4": 94.1, "rouge1": 98.6, "rouge2": 96.9, "rougeL": 98.6},

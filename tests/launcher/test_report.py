@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,12 +11,12 @@ import pytest
 
 from artifacts.contract import StageKind
 from artifacts.local import LocalStore
-from artifacts.manifest import read_marker
+from artifacts.manifest import read_marker, write_marker
 from artifacts.store import ObjectMissingError
 from launcher import report
 from tests.launcher.synthetic_run import HOSTILE, RUN_ID, make_plan, write_run
 
-_FETCHING = {"src", "href", "srcset", "action", "data", "poster"}
+FETCHING = {"src", "href", "srcset", "action", "data", "poster"}
 
 
 class Page(HTMLParser):
@@ -92,7 +93,7 @@ def test_every_artifact_is_named_with_its_digest(tmp_path: Path) -> None:
 
 def test_nothing_is_fetched_and_only_the_own_script_may_run(tmp_path: Path) -> None:
     found = page(write_run(tmp_path))
-    assert not [(tag, attrs) for tag, attrs in found.elements if _FETCHING & set(attrs)]
+    assert not [(tag, attrs) for tag, attrs in found.elements if tag != "a" and FETCHING & set(attrs)]
     assert sum(tag == "script" for tag, _ in found.elements) == 1
     assert not any(name.startswith("on") for _, attrs in found.elements for name in attrs)
     policy = next(attrs["content"] for tag, attrs in found.elements if attrs.get("http-equiv"))
@@ -115,7 +116,10 @@ def test_differences_are_marked(tmp_path: Path) -> None:
     assert "opens at 6 in the <mark>evening</mark>, every day" in html
 
 
-@pytest.mark.parametrize("until", [kind for kind in StageKind if kind != StageKind.IMAGE])
+_STAGES = [stage.kind for stage in make_plan(LocalStore(Path("none"))).stages]
+
+
+@pytest.mark.parametrize("until", _STAGES)
 @pytest.mark.parametrize("ending", ["failed", "drained"])
 def test_a_run_that_ended_early(tmp_path: Path, until: StageKind, ending: str) -> None:
     found = page(write_run(tmp_path, until=until, ending=ending))
@@ -134,6 +138,35 @@ def test_a_run_without_test_data(tmp_path: Path) -> None:
     found = page(write_run(tmp_path, predict=False, until=StageKind.MERGE))
     assert "Complete" in found.text
     assert found.count("div", "score") == 0
+
+
+def test_what_was_made_of_the_model(tmp_path: Path) -> None:
+    found = page(write_run(tmp_path, products=True, until=StageKind.PUBLISH))
+    assert "Drift 3.1e-6 of the logits' deviation, from base and adapter; the bound is 0.05" in found.text
+    assert "Same token 99.8 % positions" in found.text
+    assert "Perplexity 1.348 before 1.302, +3.5%; the bound is +25%" in found.text
+    assert "Size 930 kB weights, 35% of 2.62 MB" in found.text
+    assert "q4_k_m 870 kB harbour-bot-q4_k_m.gguf" in found.text
+    assert "Same tokens yes" in found.text
+    assert "Same answers, q4_k_m 90%" in found.text
+    links = [attrs for tag, attrs in found.elements if tag == "a"]
+    assert [link["href"] for link in links] == ["https://huggingface.co/harbour/bot"]
+
+
+def test_a_product_without_figures_and_an_address_that_is_no_link(tmp_path: Path) -> None:
+    """Older runs say less; and only https is a link."""
+    store = write_run(tmp_path, products=True, until=StageKind.PUBLISH)
+    facts = {"quantize": {}, "gguf": {"same_answers": None}, "publish": {"address": "javascript:alert(1)"}}
+    for stage in make_plan(store, products=True).stages:
+        if stage.kind.value in facts:
+            marker = read_marker(store, stage.output)
+            assert marker is not None
+            marker = dataclasses.replace(marker, facts=facts[stage.kind.value])
+            write_marker(store, stage.output, marker)
+    found = page(store)
+    assert "Bits 4 groups of 128" in found.text
+    assert "Same answers" not in found.text
+    assert not [tag for tag, _ in found.elements if tag == "a"]
 
 
 def test_a_resumed_run_shows_both_attempts_and_the_pause(tmp_path: Path) -> None:

@@ -11,8 +11,14 @@ from train.stage import StageUserError
 LEARNING: tuple[Method, ...] = ("full", "lora")
 
 
-def require_learnable(added: Collection[str], method: Method) -> None:
-    """Raises StageUserError where the method would leave the `added` tokens' embeddings untrained."""
+def require_learnable(added: Collection[str], method: Method | None) -> None:
+    """Raises StageUserError where the method (None: nothing is trained) would leave the `added` tokens'
+    embeddings untrained."""
+    if added and method is None:
+        raise StageUserError(
+            f"the template adds {', '.join(added)} to the tokenizer, which the model has never seen",
+            "use the model's own template",
+        )
     if added and method not in LEARNING:
         raise StageUserError(
             f"the template adds {', '.join(added)} to the tokenizer, and {method} does not train embeddings "

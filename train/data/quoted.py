@@ -7,7 +7,7 @@ rendered (`mark_control_tokens`), and the marked text is encoded piece by piece 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -18,17 +18,15 @@ _QUOTE, _UNQUOTE = "\U000f0000", "\U000f0001"  # transformers' markers
 PlacedToken = tuple[int, int]
 
 
-class QuotedTokens:
-    """Finds, marks and encodes the special tokens of `backend` that texts quote."""
+class Marks:
+    """Finds and marks the tokens `special` that texts quote."""
 
-    def __init__(self, backend: Tokenizer) -> None:
-        self._backend = backend
-        special = [token.content for token in backend.get_added_tokens_decoder().values() if token.special]
-        longest_first = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
-        self._special = re.compile(longest_first or "(?!)")  # (?!) never matches
-        self._starts = sorted({token[0] for token in special if token})
-        self._marked = re.compile(f"{_QUOTE}({longest_first or '(?!)'}){_UNQUOTE}|[{_QUOTE}{_UNQUOTE}]")
-        self._newline_ids = backend.encode("\n", add_special_tokens=False).ids
+    def __init__(self, special: Iterable[str]) -> None:
+        special = sorted(filter(None, special), key=len, reverse=True)
+        longest_first = "|".join(map(re.escape, special)) or "(?!)"  # (?!) never matches
+        self._special = re.compile(longest_first)
+        self._starts = sorted({token[0] for token in special})
+        self._marked = re.compile(f"{_QUOTE}({longest_first}){_UNQUOTE}|[{_QUOTE}{_UNQUOTE}]")
 
     def occur_in(self, text: str) -> bool:
         # Single characters are found much faster than an expression of many tokens.
@@ -43,15 +41,34 @@ class QuotedTokens:
             return {key: self.mark(item) for key, item in value.items()}
         return [self.mark(item) for item in value] if isinstance(value, list | tuple) else value
 
-    def encode(self, text: str) -> Iterator[PlacedToken]:
-        """The tokens of a text with markers; characters are counted with them."""
+    def split(self, text: str) -> Iterator[tuple[int, str, bool]]:
+        """The pieces of a text with markers: position, the piece without them, whether it is a quoted one."""
         position = 0
         for mark in self._marked.finditer(text):
-            yield from self._encode_piece(text[position : mark.start()], position)
+            yield position, text[position : mark.start()], False
             if mark[1]:
-                yield from ((token, mark.start(1)) for token in self._encode_as_text(mark[1]))
+                yield mark.start(1), mark[1], True
             position = mark.end()
-        yield from self._encode_piece(text[position:], position)
+        yield position, text[position:], False
+
+
+class QuotedTokens(Marks):
+    """Finds, marks and encodes the special tokens of `backend` that texts quote."""
+
+    def __init__(self, backend: Tokenizer) -> None:
+        self._backend = backend
+        super().__init__(
+            token.content for token in backend.get_added_tokens_decoder().values() if token.special
+        )
+        self._newline_ids = backend.encode("\n", add_special_tokens=False).ids
+
+    def encode(self, text: str) -> Iterator[PlacedToken]:
+        """The tokens of a text with markers; characters are counted with them."""
+        for position, piece, quoted in self.split(text):
+            if quoted:
+                yield from ((token, position) for token in self._encode_as_text(piece))
+            else:
+                yield from self._encode_piece(piece, position)
 
     def _encode_piece(self, text: str, position: int) -> list[PlacedToken]:
         """The tokens of a piece that lies at `position`.

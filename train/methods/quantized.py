@@ -11,6 +11,7 @@ from torch import nn
 
 from artifacts.contract import Quantization, TrainParams
 from train.dtypes import DTYPES
+from train.quantizing.kernels import loading_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,7 +22,7 @@ def config(params: TrainParams, model: Path | None = None) -> Any:
     kernel to use; None for a base that is used as it is."""
     if params.quantization == "none":
         return None
-    from transformers import BitsAndBytesConfig, GPTQConfig
+    from transformers import BitsAndBytesConfig
 
     if params.quantization == "nf4":  # QLoRA, https://arxiv.org/abs/2305.14314
         return BitsAndBytesConfig(
@@ -37,12 +38,7 @@ def config(params: TrainParams, model: Path | None = None) -> Any:
         return BitsAndBytesConfig(load_in_8bit=True)
     assert model is not None, "a GPTQ base says itself how it was quantized"
     stored = json.loads((model / "config.json").read_bytes())["quantization_config"]
-    return GPTQConfig(bits=stored["bits"], backend=trainable_kernel())
-
-
-def trainable_kernel() -> str:
-    """Of gptqmodel's kernels the one that passes gradients on: those it chooses for speed only infer."""
-    return "gptq_torch" if torch.cuda.is_available() else "gptq_torch_aten"
+    return loading_config(stored)
 
 
 def keep_trainable(model: PreTrainedModel) -> None:

@@ -8,26 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from artifacts.contract import Source
+
+__all__ = ["Engine", "Message", "Piece", "PromptError", "Sampling", "Source"]
+
 Message = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """What to talk to: exactly one of `folder` (a model, of any precision or GPTQ) and `gguf` (a file).
-
-    `adapter`: a PEFT adapter on top of `folder`. `tokenizer`: the folder of the tokenizer and chat template
-    that prompts are written with; None: the model's own. The launcher hands it over as JSON.
-    """
-
-    name: str  # as API and terminal call it: a run id, a folder's name
-    folder: Path | None = None
-    adapter: Path | None = None
-    gguf: Path | None = None
-    tokenizer: Path | None = None
-    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +33,8 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A piece of an answer as it comes: whole characters. The last one has a `finish_reason`: `stop` (the end
-    of the turn or a stop text) or `length`. `tokens`: how many were made so far."""
+    """A piece of an answer as it comes: whole characters, or none yet. The last one has a `finish_reason`:
+    `stop` (the end of the turn or a stop text) or `length`. `tokens`: how many were made so far."""
 
     text: str
     tokens: int
@@ -63,6 +50,7 @@ class Engine(Protocol):
 
     source: Source
     context_length: int  # tokens of prompt and answer together
+    description: str  # what computes, for people: `bfloat16, cuda:0`
 
     def encode_chat(self, messages: Sequence[Message], tools: list[Any] | None = None) -> list[int]:
         """The tokens of a conversation up to the assistant's turn: those that training saw. Raises

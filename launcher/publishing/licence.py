@@ -1,0 +1,94 @@
+"""The licence that a publication names: the job's, else the base model's own."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from artifacts.contract import ModelParams, Plan, StageKind
+from artifacts.manifest import file_source, read_marker
+from artifacts.store import ObjectMissingError, Store
+from launcher.publishing.hub import Repository, find_token
+
+#: Front matter of a card: YAML between two lines of dashes, at the top.
+_FRONT_MATTER = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.S)
+_CARD_BYTES = 256 * 1024
+_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Licence:
+    """`metadata`: what the card's front matter says of it, empty where none is known. `note`: where that
+    comes from, as a sentence."""
+
+    metadata: dict[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+def find(plan: Plan, store: Store, given: str | None, *, ask_hub: bool) -> Licence:
+    """`given` is the job's own. Else the base model's card is read, beside its files or, with `ask_hub`, on
+    the hub that it came from."""
+    if given is not None:
+        return Licence({"license": given}, "As the publisher states.")
+    if not plan.has(StageKind.MODEL):
+        return _unknown()
+    stage = plan.stage(StageKind.MODEL)
+    metadata = licence_of(_card_beside(store, stage.output))
+    params: ModelParams = stage.params
+    if not metadata and ask_hub and params.source == "hub" and params.hub == "huggingface":
+        base = Repository(params.location or "", find_token())
+        metadata = licence_of(base.licence_card(params.revision))
+    if metadata:
+        return Licence(metadata, "The base model's, as its own card states it.")
+    return _unknown()
+
+
+def _unknown() -> Licence:
+    return Licence(
+        {},
+        "None is stated here, and the base model's card names none that could be read. Its terms still bind "
+        "this model: look them up before using or passing it on.",
+    )
+
+
+def licence_of(card: dict[str, Any]) -> dict[str, str]:
+    """The licence in a card's metadata, with name and link where it is none of the hub's own."""
+    identifier = card.get("license")
+    if isinstance(identifier, list) and len(identifier) == 1:
+        (identifier,) = identifier
+    if not isinstance(identifier, str) or not _IDENTIFIER.fullmatch(identifier):
+        return {}
+    found = {"license": identifier}
+    for name in ("license_name", "license_link"):
+        if isinstance(card.get(name), str):
+            found[name] = card[name]
+    return found
+
+
+def front_matter(text: str) -> dict[str, Any]:
+    """The metadata of a card; empty where it has none or it can't be read."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    match = _FRONT_MATTER.match(text)
+    try:
+        values = YAML(typ="safe").load(io.StringIO(match[1])) if match else None
+    except (YAMLError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _card_beside(store: Store, prefix: str) -> dict[str, Any]:
+    """The metadata of README.md among the base model's files, where those lie: its manifest may not list
+    it."""
+    manifest = read_marker(store, prefix)
+    if manifest is None:
+        return {}
+    source, before = file_source(store, prefix, manifest)
+    try:
+        with source.open_read(f"{before}README.md") as stream:
+            return front_matter(stream.read(_CARD_BYTES).decode("utf-8", errors="replace"))
+    except ObjectMissingError:
+        return {}

@@ -1,0 +1,60 @@
+"""The model folder as llama.cpp's converter gets it: links to the input's files, and what the converter has
+to be told besides."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from train.data.loading import read_json
+from train.gguf_files.family import pre_tokenizer
+from train.stage import StageUserError
+
+
+def prepare(model: Path, folder: Path) -> str | None:
+    """Fill `folder`; returns the pre-tokenizer to declare, None where there is none to name: a SentencePiece
+    tokenizer has none, and one that nobody names may be known to the converter. Raises StageUserError."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for path in model.iterdir():
+        if path.is_file():
+            (folder / path.name).symlink_to(path.absolute())
+    tokenizer = read_json(model / "tokenizer.json")
+    if not tokenizer:
+        raise StageUserError(f"{model} has no tokenizer.json", "use a model with a fast tokenizer")
+    config = read_json(model / "tokenizer_config.json")
+    adds_bos = _adds_bos(Tokenizer.from_file(str(model / "tokenizer.json")))
+    (folder / "tokenizer_config.json").unlink(missing_ok=True)
+    text = json.dumps(converter_config(config, tokenizer, adds_bos=adds_bos), ensure_ascii=False, indent=2)
+    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+    if tokenizer["model"].get("byte_fallback"):
+        return None
+    return pre_tokenizer(tokenizer, config.get("pre_tokenizer"))
+
+
+def converter_config(
+    config: Mapping[str, Any], tokenizer: Mapping[str, Any], *, adds_bos: bool
+) -> dict[str, Any]:
+    """tokenizer_config.json with what the converter reads there and transformers 5 keeps in tokenizer.json
+    alone: the added tokens. And that no BOS is added where none is: readers of GGUF take silence for a yes
+    (Ollama: `tokenizer.ggml.add_bos_token`, true unless said)."""
+    added = {
+        str(token["id"]): {name: value for name, value in token.items() if name != "id"}
+        for token in tokenizer.get("added_tokens", [])
+    }
+    known = config.get("added_tokens_decoder") or {}
+    completed = {**config, "added_tokens_decoder": {**added, **known}}
+    if config.get("add_bos_token") is None and not adds_bos:
+        completed["add_bos_token"] = False
+    return completed
+
+
+def _adds_bos(tokenizer: Tokenizer) -> bool:
+    """Whether anything is put before a text."""
+    plain = tokenizer.encode("a", add_special_tokens=False).ids
+    return tokenizer.encode("a", add_special_tokens=True).ids[: len(plain)] != plain

@@ -1,0 +1,1 @@
+"""`slipway serve`: an OpenAI-compatible API and a chat page over one engine."""
