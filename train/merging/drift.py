@@ -52,12 +52,12 @@ def check(drift: Drift, max_share: float) -> None:
     if drift.share <= max_share:  # not so for NaN
         return
     raise StageError(
-        f"the merged model is not what was trained: its logits differ from those of base and adapter by "
-        f"{drift.share:.3g} of their standard deviation, max_drift is {max_share:g} (the most likely token is "
-        f"the same at {drift.same_top:.0%} of positions)",
-        "below 0.1 the rounding of 16-bit weights is the likely cause: raise merge.max_drift, or merge into a "
-        "float32 base; above it the adapter does what can't be written into the weights: leave merge out of "
-        "`after` and use it beside its base",
+        "the merged model is not what was trained: its logits differ from those of base and adapter by "
+        f"{drift.share:.3g} of their standard deviation, max_drift is {max_share:g} (the most likely token "
+        f"is the same at {drift.same_top:.0%} of positions)",
+        "below 0.1 the rounding of 16-bit weights is the likely cause: raise merge.max_drift, or merge into "
+        "a float32 base; above it the adapter does what can't be written into the weights: leave merge out "
+        "of `after` and use it beside its base",
     )
 
 
