@@ -26,6 +26,9 @@ from launcher.commands import (
     images,
     jobs,
     products,
+    publish,
+    serve,
+    talk,
     watch,
 )
 from launcher.commands.panels import JOBS, MODELS, PLACES, RUNS, Panels
@@ -56,7 +59,15 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
         products.report,
         compare.compare,
     ],
-    MODELS: [alone.merge, alone.quantize, alone.export, alone.predict],
+    MODELS: [
+        alone.merge,
+        alone.quantize,
+        alone.export,
+        alone.predict,
+        publish.publish,
+        talk.chat,
+        serve.serve,
+    ],
     PLACES: [history.gc, jobs.schema, jobs.clusters, doctor.doctor],
 }
 for panel, commands in COMMANDS.items():
