@@ -260,7 +260,10 @@ def test_all_mistakes_at_once(tmp_path: Path, data: dict[str, str]) -> None:
 
 
 def test_a_stage_in_a_cluster_has_its_image(tmp_path: Path, adapter: Given) -> None:
-    plan = planned(tmp_path, "export", adapter, profile=json.dumps(CPU))
+    said = refused(tmp_path, "export", adapter, profile=json.dumps(CPU))
+    assert "gguf needs llama.cpp" in said
+    profile = CPU | {"image": CPU["image"] | {"gguf": True}}
+    plan = planned(tmp_path, "export", adapter, profile=json.dumps(profile))
     assert kinds(plan) == "image model adapter merge gguf" and plan.backend == "kubernetes"
     assert manifest.run_objects(plan, plan.run_id, IMAGES)
     for kind in (StageKind.MERGE, StageKind.GGUF):
