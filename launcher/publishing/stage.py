@@ -9,7 +9,7 @@ from artifacts.events import Events
 from artifacts.manifest import ArtifactWriter
 from artifacts.redact import Redactor
 from artifacts.store import Store, open_store
-from launcher.publishing import bucket, card, curves, licence, products, ready
+from launcher.publishing import base_model, bucket, card, curves, licence, products, ready
 from launcher.publishing.hub import Repository, find_token
 from launcher.publishing.products import PublishedFile
 from launcher.publishing.target import parse
@@ -37,9 +37,10 @@ def run(plan: Plan, run_id: str, store: Store, events: Events) -> None:
         events.progress(done, total, "bytes")
 
     wanted = products.manifests(stage, params.products, store)
-    files = products.collect(stage, wanted, store, base_name=card.base_name(plan), progress=checked)
+    base_name = base_model.hub_name(plan, "adapter")
+    files = products.collect(stage, wanted, store, base_name=base_name, progress=checked)
     facts = collect(store, run_id)
-    stated = licence.find(plan, store, params.license, ask_hub=target.kind == "hub")
+    stated = licence.find(plan, store, params, ask_hub=target.kind == "hub")
     drawing = curves.draw(facts.steps, facts.evaluations)
     if drawing is not None:
         files.append(PublishedFile.of_bytes(curves.FILE, drawing.encode()))

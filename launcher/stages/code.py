@@ -80,6 +80,7 @@ _PLUMBING = {
     "launcher.publishing.bucket",
     "launcher.publishing.hub",
     "launcher.publishing.hub_errors",
+    "launcher.publishing.listing",
     "launcher.publishing.ready",
     "train.attempts",
     "train.engines.base",
