@@ -41,7 +41,6 @@ def told(plan: Plan, main: Product) -> BaseModel:
     if params.source == "hub":
         return BaseModel(params.location or "", params.revision, params.hub)
     if params.source == "twin":
-        return BaseModel(
-            f"a tiny {params.twin.architecture if params.twin else ''} model with random weights"
-        )
+        architecture = params.twin.architecture if params.twin else "language"
+        return BaseModel(f"a tiny {architecture} model with random weights")
     return BaseModel("a model that is not on a hub", params.sha256)

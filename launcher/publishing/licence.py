@@ -15,11 +15,11 @@ from launcher.publishing import base_model
 from launcher.publishing.hub import PUBLIC_HUB, Repository, find_token
 from launcher.publishing.privacy import is_private
 from launcher.publishing.products import main_product
+from launcher.spec.job_grammar import LICENSE_PATTERN
 
 #: Front matter of a card: YAML between two lines of dashes, at the top.
 _FRONT_MATTER = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.S)
 _CARD_BYTES = 256 * 1024
-_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def licence_of(card: dict[str, Any]) -> dict[str, str]:
     identifier = card.get("license")
     if isinstance(identifier, list) and len(identifier) == 1:
         (identifier,) = identifier
-    if not isinstance(identifier, str) or not _IDENTIFIER.fullmatch(identifier):
+    if not isinstance(identifier, str) or not re.fullmatch(LICENSE_PATTERN, identifier):
         return {}
     found = {"license": identifier}
     for name in ("license_name", "license_link"):
