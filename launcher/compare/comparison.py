@@ -73,10 +73,14 @@ def summary(compared: Sequence[Setting], made_of: Sequence[Origin], parted: Sequ
     if other := [row.label for row in inputs if not row.same]:
         told.append(f"Another {_listed(other)}.")
     differing = [row for row in compared if row.differs]
-    for row in differing[:_SETTINGS_TOLD]:
-        told.append(f"{row.field}: {' → '.join(shown(value) for value in row.values)}.")
-    if len(differing) > _SETTINGS_TOLD:
-        told.append(f"{len(differing) - _SETTINGS_TOLD} more settings differ.")
+    chosen = [row for row in differing if not row.is_derived] or differing
+    between = " → " if differing and len(differing[0].values) == 2 else " / "
+    told += [
+        f"{row.field}: {between.join(shown(value) for value in row.values)}."
+        for row in chosen[:_SETTINGS_TOLD]
+    ]
+    if rest := len(differing) - len(chosen[:_SETTINGS_TOLD]):
+        told.append(f"{rest} more setting{'s differ' if rest > 1 else ' differs'}.")
     if not differing:
         told.append("No setting differs.")
     if changed := [row.stage for row in parted if "code" in row.whys]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -68,7 +68,10 @@ def partings(runs: Sequence[Run]) -> list[Parting]:
     for kind in StageKind:
         stages = [plan.stage(kind) if plan.has(kind) else None for plan in plans]
         if any(stages):
-            found = [_parting(stages[0], stage) for stage in stages[1:]]
+            found = [
+                _parting(stages[0], stage, {made.output: made.kind.value for made in plan.stages})
+                for stage, plan in zip(stages[1:], plans[1:], strict=True)
+            ]
             rows.append(
                 Parting(
                     stage=kind.value,
@@ -80,7 +83,8 @@ def partings(runs: Sequence[Run]) -> list[Parting]:
     return rows
 
 
-def _parting(first: StagePlan | None, other: StagePlan | None) -> tuple[str, Why]:
+def _parting(first: StagePlan | None, other: StagePlan | None, makers: Mapping[str, str]) -> tuple[str, Why]:
+    """`makers`: which stage makes what `other` reads, by its prefix in the store."""
     if first is None or other is None:
         return ("" if first is other else "only in one"), ""
     if first.key == other.key:
@@ -90,8 +94,9 @@ def _parting(first: StagePlan | None, other: StagePlan | None) -> tuple[str, Why
         named = ", ".join(fields[:_FIELDS_NAMED])
         rest = len(fields) - _FIELDS_NAMED
         return f"other {named}" + (f" and {rest} more" if rest > 0 else ""), "parameters"
-    inputs = [name for name, made in other.inputs.items() if first.inputs.get(name) != made]
-    if inputs:
+    read = {name: made for name, made in other.inputs.items() if first.inputs.get(name) != made}
+    if read:
+        inputs = dict.fromkeys(makers.get(made, name) for name, made in read.items())
         return f"from another {' and '.join(inputs)}", "inputs"
     return "other code or libraries", "code"
 

@@ -13,15 +13,16 @@ from launcher.compare.curves import Metric
 from launcher.compare.runs import Run
 from launcher.compare.scores import Score
 from launcher.compare.settings import shown
-from launcher.reporting import words
+from launcher.reporting import charts, words
 from launcher.reporting.view import outcome, subtitle
 
 _MOST_WIDTH = 140  # beyond, eyes lose the line
 _GAP = 2  # spaces between columns
 _LEAST_CELL = 8
 _SPARKS = "▁▂▃▄▅▆▇█"
-_PARTS = 5  # of a curve; their means are written out
-_SPARKS_PER_PART = 4
+_SPARKS_DRAWN = 20  # letters of a curve
+_PARTS = 5  # of a curve, whose means are written out; fewer on a narrow terminal
+_PART_WIDTH = 11
 _QUESTIONS_SHOWN = 3  # of each way to differ
 _ANSWER_LINES = 3
 _IN_SENTENCES = ("changed", "all-right", "none-right")  # filters whose labels begin with a plain word
@@ -98,33 +99,39 @@ def _curves(made: Comparison, width: int) -> Iterator[str]:
     end = max(ends, default=0.0)
     reason = f": {made.axis_reason}" if made.axis_reason else ""
     yield from _wrapped(f"Curves by {made.axis}{reason}", width)
-    cells = [f"≤ {words.number(end * (part + 1) / _PARTS)}" for part in range(_PARTS)]
-    rows = [row for metric in found for row in _curve_rows(made.runs, metric, made.axis, end)]
+    parts = max(1, min(_PARTS, (width - _SPARKS_DRAWN) // _PART_WIDTH - 2))
+    cells = [f"≤ {words.number(end * (part + 1) / parts)}" for part in range(parts)]
+    rows = [row for metric in found for row in _curve_rows(made.runs, metric, made.axis, end, parts)]
     yield from table(["", "", "", *cells], rows, width, right_from=3)
 
 
-def _curve_rows(runs: Sequence[Run], metric: Metric, axis: curves.Axis, end: float) -> Iterator[list[str]]:
+def _curve_rows(
+    runs: Sequence[Run], metric: Metric, axis: curves.Axis, end: float, parts: int
+) -> Iterator[list[str]]:
     show = words.count if metric.name == "tokens_per_second" else words.number
     found = [curves.points(run, metric, axis) for run in runs]
-    fine = [curves.in_parts(each, end, _PARTS * _SPARKS_PER_PART, last=metric.last) for each in found]
+    fine = [curves.in_parts(each, end, _SPARKS_DRAWN, last=metric.last) for each in found]
     values = [value for each in fine for value in each if value is not None and math.isfinite(value)]
     if not values:
         return
     low, high = 0.0 if metric.from_zero else min(values), max(values)
+    log = curves.is_log(metric, values)
     for index, (run, each) in enumerate(zip(runs, found, strict=True)):
-        coarse = curves.in_parts(each, end, _PARTS, last=metric.last)
+        coarse = curves.in_parts(each, end, parts, last=metric.last)
         numbers = [show(value) if value is not None else "–" for value in coarse]
-        yield [metric.title if index == 0 else "", run.letter, sparkline(fine[index], low, high), *numbers]
+        yield [
+            metric.title if index == 0 else "",
+            run.letter,
+            sparkline(fine[index], low, high, log=log),
+            *numbers,
+        ]
 
 
-def sparkline(values: Sequence[float | None], low: float, high: float) -> str:
+def sparkline(values: Sequence[float | None], low: float, high: float, *, log: bool = False) -> str:
     """A letter for each value, a blank for none."""
-    span = (high - low) or 1.0
-    top = len(_SPARKS) - 1
-    return "".join(
-        " " if value is None or not math.isfinite(value) else _SPARKS[round((value - low) / span * top)]
-        for value in values
-    )
+    scale = charts.Scale(low, high, 0, len(_SPARKS) - 1, log)
+    known = [value if value is not None and math.isfinite(value) else None for value in values]
+    return "".join(" " if value is None else _SPARKS[round(scale(value))] for value in known)
 
 
 def _settings(made: Comparison, width: int, *, everything: bool) -> Iterator[str]:
@@ -139,7 +146,7 @@ def _settings(made: Comparison, width: int, *, everything: bool) -> Iterator[str
         yield from table([heading, *_letters(made)], rows, width)
     if same and not everything:
         plural = "s are" if same > 1 else " is"
-        yield f"{same} other setting{plural} the same (--all shows them)"
+        yield from _wrapped(f"{same} other setting{plural} the same (--all shows them)", width)
 
 
 def _origins(made: Comparison, width: int, *, everything: bool) -> Iterator[str]:
@@ -201,7 +208,8 @@ def _answers(made: Comparison, width: int, *, everything: bool) -> Iterator[str]
     rest = counted["changed"] - len(chosen)
     if rest > 0:
         yield ""
-        yield f"{rest} more differ (--all shows them, --output FILE.html a page with all)"
+        told = f"{rest} more differ (--all shows them, --output FILE.html a page with all)"
+        yield from _wrapped(told, width)
 
 
 def _chosen(made: Comparison, wanted: Sequence[str], *, everything: bool) -> list[Question]:
