@@ -50,11 +50,11 @@ def find_token() -> str | None:
 class Repository:
     """One repository, with one token. Every method raises what `in_words` makes of the hub's refusals."""
 
-    def __init__(self, name: str, token: str | None, *, pauses_s: Sequence[float] = _PAUSES_S) -> None:
+    def __init__(self, name: str, token: str | None) -> None:
         from huggingface_hub import HfApi
         from huggingface_hub.utils import disable_progress_bars
 
-        self.name, self._pauses_s = name, pauses_s
+        self.name = name
         disable_progress_bars()
         _use_xet_where_it_is(endpoint())
         self._api: Any = HfApi(
@@ -92,7 +92,7 @@ class Repository:
         """Bring the repository to hold `files`, in one commit; returns the commit. Weights of other models
         that lie in the same folders go in that commit; any other file stays."""
         operations: dict[str, Any] = {}
-        for pause_s in (*self._pauses_s, None):
+        for pause_s in (*_PAUSES_S, None):
             try:
                 with self._in_words():
                     return self._upload(files, operations, message, progress)

@@ -94,7 +94,7 @@ def test_a_publication_is_whole_and_made_once(made: tuple[Store, Plan], place: s
     assert told.facts == {"address": f"{place}/public/bot", "revision": manifest.content_digest}
     assert {"README.md", "model.safetensors", "gguf/Modelfile"} <= {file.path for file in manifest.files}
     card = public.read_bytes("bot/README.md").decode()
-    assert "s3://" not in card and place.split("/")[2] not in card
+    assert "s3://" not in card and place.rpartition("/")[2] not in card
     assert not [info.key for info in public.list("bot") if "probe" in info.key]
 
     store.delete(f"{plan.stage(StageKind.PUBLISH).output}/COMPLETE.json")

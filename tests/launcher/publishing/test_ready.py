@@ -156,3 +156,16 @@ def test_a_hub_out_of_reach_is_no_reason_not_to_begin(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     ready.require(plan, store, said.append)
     assert len(said) == 1 and "can't be reached" in said[0]
+
+
+@pytest.mark.products
+def test_a_token_that_signing_in_has_left_is_as_good(
+    hub: StandIn, made: tuple[Any, Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store, plan = made
+    (tmp_path / "token").write_text(f"{stand_in.WRITER}\n")
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    ready.require(plan, store, print)
+    runs.publish(store, plan)
+    assert runs.REPOSITORY in hub.repositories
