@@ -100,7 +100,7 @@ def collect(
     where = folders(wanted)
     for name, manifest in wanted.items():
         prefix = stage.inputs[name]
-        folder = files_folder(store, prefix, manifest)
+        folder = files_folder(store, prefix, manifest, once=True)
         for entry in manifest.files:
             files.append(_checked(folder, prefix, entry, where[name], base_name))
             done_bytes += entry.size_bytes

@@ -82,6 +82,7 @@ _PLUMBING = {
     "launcher.publishing.hub_errors",
     "launcher.publishing.listing",
     "launcher.publishing.ready",
+    "launcher.stages.done",
     "train.attempts",
     "train.engines.base",
     "train.engines.ray",
