@@ -20,6 +20,7 @@ from artifacts.manifest import read_marker, verify
 from artifacts.s3 import S3Store
 from artifacts.segments import read_all
 from artifacts.store import Store, open_store
+from launcher.errors import UserError
 from launcher.publishing import ready
 from tests.artifacts.store_conformance import ROOT, keys
 from tests.launcher.publishing import runs
@@ -101,6 +102,15 @@ def test_a_publication_is_whole_and_made_once(made: tuple[Store, Plan], place: s
     before = written(public)
     run(command(plan, tmp_path))  # the bucket has it all: only the record is made again
     assert written(public) == before
+
+
+def test_a_bucket_that_is_not_there_is_told_before_anything_begins(made: tuple[Store, Plan]) -> None:
+    store, plan = made
+    stage = plan.stage(StageKind.PUBLISH)
+    elsewhere = dataclasses.replace(stage.params, to=f"s3://no-{uuid.uuid4().hex}/bot")
+    stages = [*(one for one in plan.stages if one != stage), dataclasses.replace(stage, params=elsewhere)]
+    with pytest.raises(UserError, match=r"publish.to: s3://no-\w+/bot: there is no such bucket; .*name one"):
+        ready.require(dataclasses.replace(plan, stages=stages), store, print)
 
 
 def test_one_that_is_killed_goes_on(made: tuple[Store, Plan], place: str, tmp_path: Path) -> None:
