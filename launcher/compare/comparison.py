@@ -83,7 +83,7 @@ def summary(compared: Sequence[Setting], made_of: Sequence[Origin], parted: Sequ
         told.append(f"{rest} more setting{'s differ' if rest > 1 else ' differs'}.")
     if not differing:
         told.append("No setting differs.")
-    if changed := [row.stage for row in parted if "code" in row.whys]:
+    if changed := [row.stage for row in parted if row.code_matters]:
         told.append(f"Other code or libraries made {_listed(changed)}.")
     return told
 

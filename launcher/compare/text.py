@@ -167,7 +167,7 @@ def _origins(made: Comparison, width: int, *, everything: bool) -> Iterator[str]
     yield from table(
         ["Stages", *_letters(made)],
         [
-            [row.stage, row.keys[0] or "–", *(reason or "the same" for reason in row.reasons)]
+            [row.stage, row.keys[0] or "–", *(row.told(index) for index in range(len(row.reasons)))]
             for row in made.partings
         ],
         width,
