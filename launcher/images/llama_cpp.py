@@ -16,9 +16,10 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 NAME = "llama-cpp-python"
-#: The converter's package, and its wheel.
+#: The converter's package and wheel (as in `launcher.machine` and `train.gguf_files.convert`).
 CONVERTER = "llama_cpp_converter"
 #: Of the converter, below `vendor/llama.cpp/` in the source.
 CONVERTER_PARTS = ("convert_hf_to_gguf.py", "conversion", "gguf-py/gguf", "LICENSE")
@@ -44,9 +45,11 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # ZIP's first day: equal sources give equal byte
 class Wheel:
     """The combination that a wheel is compiled for. Nothing else is in its key."""
 
+    name: ClassVar[str] = "llama-cpp"
+    files: ClassVar[int] = 2  # with the converter's
+
     version: str  # of llama-cpp-python
-    python: str  # "3.12"
-    platform: str  # machine and C library, or the image that it is compiled in
+    platform: str  # Python, machine and C library, or the image that it is compiled in
     options: tuple[str, ...] = tuple(f"{name}={value}" for name, value in OPTIONS.items())
 
     @property
@@ -58,16 +61,16 @@ class Wheel:
     @property
     def prefix(self) -> str:
         """Its folder in a store."""
-        return f"wheels/llama-cpp/{self.key}"
+        return f"wheels/{self.name}/{self.key}"
 
 
-def wheel_of(root: Path, python: str, platform: str) -> Wheel:
+def wheel_of(root: Path, platform: str) -> Wheel:
     """The wheel that the lock below `root` asks for. Raises KeyError where it lacks llama.cpp."""
     lock = (root / "requirements/gguf.lock").read_text()
     found = re.search(rf"^{NAME}==([^\s;\\]+)", lock, re.M)
     if found is None:
         raise KeyError(NAME)
-    return Wheel(version=found[1], python=python, platform=platform)
+    return Wheel(version=found[1], platform=platform)
 
 
 def environment(cores: int) -> dict[str, str]:

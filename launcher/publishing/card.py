@@ -17,6 +17,7 @@ from launcher.publishing.products import PublishedFile, folders
 from launcher.publishing.target import Target
 from launcher.publishing.writing import Markup
 from launcher.remote_data import HUB_FILE_PATTERN
+from launcher.reporting import products as product_figures
 from launcher.reporting import provenance, words
 from launcher.reporting.collect import RunFacts
 from launcher.reporting.data_view import split_order
@@ -31,6 +32,8 @@ _RELATIONS: dict[Product, str] = {
     "quantized": "quantized",
     "gguf": "quantized",
 }
+#: The stages that measure something of a product.
+_MAKERS: dict[Product, str] = {"model": "merge", "quantized": "quantize", "gguf": "gguf"}
 #: The hub's identifiers of metrics.
 _METRICS = {"exact_match": "exact_match", "bleu4": "bleu", "perplexity": "perplexity"}
 _NAMES = SCORES | {"perplexity": "Perplexity of the references"}
@@ -83,8 +86,7 @@ def render(
             (words.count(row["step"]), words.number(row["eval_loss"]))
             for row in _spread(facts.evaluations, 8)
         ],
-        "quantized": _quantized(products.get("quantized")),
-        "drift": _fact(facts.manifests.get(StageKind.MERGE), "drift"),
+        "checks": checks(facts, params.products),
         "licence": licence,
         "versions": [row for row in provenance.versions(facts) if row[0] in _VERSIONS],
         "run_id": facts.run_id,
@@ -191,6 +193,20 @@ def score_rows(facts: RunFacts) -> list[Values]:
     ]
 
 
+def checks(facts: RunFacts, products: Sequence[Product]) -> list[Values]:
+    """A row for each figure that the stages behind the products measured: drift, bits, perplexity, same
+    answers."""
+    told = {maker for name, maker in _MAKERS.items() if name in products}
+    return [
+        {"product": product, "name": figure.label, "value": figure.text, "remark": figure.remark}
+        for product, figures in product_figures.by_product(
+            product_figures.figures(facts.plan, facts.manifests)
+        )
+        for figure in figures
+        if figure.stage in told and figure.label != "Size"
+    ]
+
+
 def contents(where: Mapping[Product, str], files: Sequence[PublishedFile]) -> list[Values]:
     """A row a product: what it is, the folder that it lies in, bytes."""
     rows = []
@@ -220,23 +236,6 @@ def _results(facts: RunFacts) -> list[Values]:
     records = (facts.scores or {}).get("records")
     data = {"name": f"the job's own test split, {records} records", "type": "other"}
     return [{"task": {"type": "text-generation"}, "dataset": data, "metrics": metrics}]
-
-
-def _quantized(manifest: Manifest | None) -> Values | None:
-    """The figures of the stage `quantize`, as its marker has them."""
-    if manifest is None or "bits" not in manifest.facts:
-        return None
-    before, after = (manifest.facts.get(f"perplexity_{when}") for when in ("before", "after"))
-    return {
-        "bits": manifest.facts["bits"],
-        "before": words.number(before),
-        "after": words.number(after),
-    }
-
-
-def _fact(manifest: Manifest | None, name: str) -> str | None:
-    value = manifest.facts.get(name) if manifest else None
-    return words.number(value) if isinstance(value, int | float) else None
 
 
 def _spread(rows: Sequence[Values], most: int) -> list[Values]:

@@ -18,6 +18,7 @@ _CONNECT_S = 10
 
 class Talker(Protocol):
     name: str
+    description: str  # what computes, for people; "" where that is not known
 
     def talk(self, messages: Sequence[Message], sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """The answer as it comes. Closing the iterator ends the computation. Raises ApiError."""
@@ -28,6 +29,7 @@ class LocalTalker:
 
     def __init__(self, queue: AnswerQueue) -> None:
         self.name = queue.engine.source.name
+        self.description = queue.engine.description
         self._queue = queue
 
     async def talk(self, messages: Sequence[Message], sampling: Sampling) -> AsyncGenerator[Piece, None]:
@@ -44,7 +46,7 @@ class RemoteTalker:
     """A client of another server's `/v1/chat/completions`. Tokens are counted as pieces until it tells."""
 
     def __init__(self, address: str, name: str, api_key: str | None) -> None:
-        self.name = name
+        self.name, self.description = name, ""
         self._address = f"{address.rstrip('/')}/v1/chat/completions"
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
