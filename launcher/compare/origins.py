@@ -12,6 +12,7 @@ from launcher.compare.runs import Run, contents
 from launcher.compare.settings import flattened
 from launcher.names import short_key
 from launcher.reporting.data_view import split_order
+from launcher.spec.words import listed
 
 BASE_MODEL = "base model"
 _FIELDS_NAMED = 3
@@ -112,7 +113,7 @@ def _parting(first: StagePlan | None, other: StagePlan | None, makers: Mapping[s
     read = {name: made for name, made in other.inputs.items() if first.inputs.get(name) != made}
     if read:
         inputs = dict.fromkeys(makers.get(made, name) for name, made in read.items())
-        return f"from another {' and '.join(inputs)}", "inputs"
+        return f"from another {listed(list(inputs), 'and')}", "inputs"
     return "other code or libraries", "code"
 
 
