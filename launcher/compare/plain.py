@@ -1,10 +1,12 @@
-"""Tables, curves and texts as lines of a terminal."""
+"""Tables, curves and texts as lines of a terminal, which shows Chinese characters two columns wide."""
 
 from __future__ import annotations
 
 import math
 import textwrap
 from collections.abc import Sequence
+
+from rich.cells import cell_len, set_cell_size
 
 from launcher.reporting import charts
 
@@ -20,15 +22,13 @@ def table(
     """Columns that share `width`: the widest give way first, and what does not fit is cut. From
     `right_from` on they are set to the right."""
     cells = [list(headings), *(list(row) for row in rows)]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(headings))]
+    widths = [max(cell_len(row[index]) for row in cells) for index in range(len(headings))]
     while sum(widths) + _GAP * (len(widths) - 1) > width and max(widths) > _LEAST_CELL:
         widths[widths.index(max(widths))] -= 1
     return [
         (" " * _GAP)
         .join(
-            _cut(cell, size).rjust(size)
-            if right_from is not None and index >= right_from
-            else _cut(cell, size).ljust(size)
+            _fitted(cell, size, right=right_from is not None and index >= right_from)
             for index, (cell, size) in enumerate(zip(row, widths, strict=True))
         )
         .rstrip()
@@ -49,21 +49,27 @@ def sparkline(values: Sequence[float | None], low: float, high: float, *, log: b
     return "".join(" " if value is None else _SPARKS[round(scale(value))] for value in known)
 
 
-def _cut(text: str, size: int) -> str:
-    return text if len(text) <= size else f"{text[: size - 1]}…"
+def _fitted(text: str, size: int, *, right: bool) -> str:
+    """Cut or padded to `size` columns."""
+    if cell_len(text) > size:
+        return f"{set_cell_size(text, size - 1)}…"
+    return " " * (size - cell_len(text)) + text if right else set_cell_size(text, size)
 
 
 def wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent)
+    return textwrap.wrap(text, _letters(text, width), initial_indent=indent, subsequent_indent=indent)
 
 
 def shortened(text: str, width: int, indent: str = "") -> list[str]:
     """The beginning of a text, in a few lines."""
-    return textwrap.wrap(
-        text,
-        width,
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        max_lines=_LINES,
-        placeholder=" …",
-    )
+    whole = textwrap.wrap(text, _letters(text, width), initial_indent=indent, subsequent_indent=f"{indent}  ")
+    lines = whole[:_LINES]
+    if len(whole) > _LINES:
+        last = lines[-1]
+        lines[-1] = f"{set_cell_size(last, min(cell_len(last), width - 2)).rstrip()} …"
+    return lines
+
+
+def _letters(text: str, width: int) -> int:
+    """How many letters of such a text fit so many columns."""
+    return max(_LEAST_CELL, width * len(text) // max(1, cell_len(text)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from launcher.compare.plain import clean, sparkline, table
+from rich.cells import cell_len
+
+from launcher.compare.plain import clean, shortened, sparkline, table
 
 
 def test_nothing_in_an_answer_commands_the_terminal() -> None:
@@ -22,3 +24,11 @@ def test_the_widest_column_gives_way() -> None:
         "333  4",
     ]
     assert table(["a", "b"], [["1", "23"]], 20, right_from=1) == ["a   b", "1  23"]
+
+
+def test_chinese_takes_two_columns() -> None:
+    assert table(["a", "b"], [["北京", "1"], ["x", "2"]], 20) == ["a     b", "北京  1", "x     2"]
+    assert table(["a"], [["北京大学在海淀区中关村"]], 8) == ["a", "北京大 …"]
+    lines = shortened("北京大学在海淀区" * 9, 40)
+    assert [cell_len(line) for line in lines] == [40, 38, 40]
+    assert lines[-1].endswith(" …")
