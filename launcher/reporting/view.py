@@ -92,6 +92,8 @@ def subtitle(facts: RunFacts) -> list[str]:
     if model := kinds.get(StageKind.MODEL):
         twin = f"tiny {model.twin.architecture} twin" if model.twin else None
         parts.append(twin or str(model.location or model.source).rstrip("/").rpartition("/")[2])
+    if adapter := kinds.get(StageKind.ADAPTER):
+        parts.append(f"adapter {str(adapter.location).rstrip('/').rpartition('/')[2]}")
     if train := kinds.get(StageKind.TRAIN):
         parts.append(method_words(train))
         parts.append(f"{train.epochs:g} epochs" if train.epochs else f"{train.steps} steps")
