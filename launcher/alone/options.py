@@ -91,6 +91,7 @@ def job_of(asked: Asked) -> Options:
     ]
     if problems or value is None:
         raise UserError(problems)
+    value = value.model_copy(update={"merge": value.merge.with_absolute_paths(Path.cwd())})
     folder = next((Path(path).parent for path in asked.data.values()), Path.cwd())
     return Options(value, folder / "options", Document(overridden))
 

@@ -269,3 +269,18 @@ def test_a_stage_in_a_cluster_has_its_image(tmp_path: Path, adapter: Given) -> N
     for kind in (StageKind.MERGE, StageKind.GGUF):
         body = manifest.stage_object(plan, plan.run_id, plan.stage(kind), IMAGES)
         assert body["kind"] == "Job" and "train.pod" in str(body)
+
+
+def test_a_run_on_a_quantized_base_merges_into_what_that_was_made_of(tmp_path: Path) -> None:
+    config = QWEN3_8B | {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}}
+    small, whole = write_model(tmp_path / "small", config), write_model(tmp_path / "whole")
+    run = a_run(tmp_path, f"model={{folder: {small}}}", "after=[]", "training.precision=fp32")
+    assert "--set merge.original.folder=FOLDER" in refused(tmp_path, "merge", run)
+    plan = planned(tmp_path, "merge", run, overrides=[f"merge.original.folder={whole}"])
+    assert plan.stage("merge").inputs["model"] == plan.stage("original").output
+    assert plan.stage("original").params.location == str(whole)
+
+
+def test_what_gptq_has_no_form_for(tmp_path: Path) -> None:
+    odd = given(write_model(tmp_path / "odd", QWEN3_8B | {"intermediate_size": 1000}))
+    assert "quantize.group_size: 128" in refused(tmp_path, "quantize", odd, **_calibrated(tmp_path))
