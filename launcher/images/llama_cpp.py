@@ -24,7 +24,8 @@ CONVERTER = "llama_cpp_converter"
 #: Of the converter, below `vendor/llama.cpp/` in the source.
 CONVERTER_PARTS = ("convert_hf_to_gguf.py", "conversion", "gguf-py/gguf", "LICENSE")
 #: x86-64-v3 (AVX2, FMA, F16C, BMI2: Intel since 2013, AMD since 2015) and, on other machines, their baseline:
-#: never what only the compiling machine has. No tools, tests or image readers.
+#: never what only the compiling machine has. No tools, tests, image readers, nor the library that programs of
+#: llama.cpp share, which takes longer to compile than all that Python uses.
 OPTIONS = {
     "GGML_NATIVE": "OFF",
     "GGML_SSE42": "ON",
@@ -34,6 +35,7 @@ OPTIONS = {
     "GGML_FMA": "ON",
     "GGML_F16C": "ON",
     "LLAVA_BUILD": "OFF",
+    "LLAMA_BUILD_COMMON": "OFF",
     "LLAMA_BUILD_TESTS": "OFF",
 }
 #: llama.cpp's own install rules put everything a second time beside the package: into site-packages/lib.
@@ -92,6 +94,12 @@ def pip_commands(python: str, folder: str, tools: str, output: str) -> list[list
         [*pip, "download", "--quiet", *unbuilt, *locked, f"{folder}/llama.lock"],
         [*pip, "wheel", *here, f"{folder}/source"],
     ]
+
+
+def with_options_kept(cmake: str) -> str:
+    """llama-cpp-python's CMakeLists.txt without what overrules an option of ours on its way to llama.cpp."""
+    forced = re.compile(r"^ *set\((\w+) [^)]* FORCE\) *$\n", re.M)
+    return forced.sub(lambda line: "" if line[1] in OPTIONS else line[0], cmake)
 
 
 def split_lock(lock: str) -> tuple[str, str]:

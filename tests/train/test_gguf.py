@@ -87,9 +87,9 @@ def test_llama_cpp_answers_as_transformers_does(architecture: str, tmp_path: Pat
     assert manifest.facts["same_answers"]["f16"] >= 0.9  # the rest parts at a near-tie, or the stage fails
     told = json.loads((folder / "gguf.json").read_bytes())
     assert told["same_tokens"]["texts"] > 500
-    drift = {kind: told["files"][f"bot-{kind}.gguf"]["drift"] for kind in ("f16", "q8_0", "q4_k_m")}
+    drift = {kind: told["types"][kind]["drift"] for kind in ("f16", "q8_0", "q4_k_m")}
     assert drift["f16"] < 0.003 < drift["q8_0"] < 0.06 < drift["q4_k_m"]
-    assert set(told["files"]["bot-q4_k_m.gguf"]["tensors"]) == {"Q4_K", "Q6_K"}
+    assert set(told["types"]["q4_k_m"]["tensors"]) == {"Q4_K", "Q6_K"}
     sizes = [path.stat().st_size for path in names.values()]
     assert sizes == sorted(sizes, reverse=True)
     assert not (tmp_path / "work/gguf").exists()
@@ -159,7 +159,7 @@ def test_other_tokens_make_no_file(tmp_path: Path) -> None:
 
 def test_narrow_models_say_what_became_of_a_k_quant(tmp_path: Path) -> None:
     folder = convert(twin(tmp_path / "model", "qwen3", hidden_size=128, layers=1), tmp_path, "q4_k_m")
-    told = json.loads((folder / "gguf.json").read_bytes())["files"]["bot-q4_k_m.gguf"]
+    told = json.loads((folder / "gguf.json").read_bytes())["types"]["q4_k_m"]
     assert any("ffn_down" not in name for name in told["other_types"])
     model = twin(tmp_path / "narrow", "qwen3", hidden_size=64, intermediate_size=96, layers=1)
     context = context_of(model, tmp_path / "second", "q4_k_m")

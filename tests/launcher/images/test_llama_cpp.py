@@ -62,6 +62,19 @@ def test_only_what_is_locked_is_fetched() -> None:
         split_lock("numpy==2 \\\n    --hash=sha256:0\n")
 
 
+def test_options_are_not_overruled() -> None:
+    cmake = (
+        "if (LLAMA_BUILD)\n"
+        '    set(LLAMA_BUILD_COMMON ON CACHE BOOL "Build llama.cpp common library" FORCE)\n'
+        '    set(LLAMA_CURL OFF CACHE BOOL "llama.cpp: enable curl" FORCE)\n'
+        "    set(GGML_NATIVE ON)\n"
+        "endif()\n"
+    )
+    assert llama_cpp.with_options_kept(cmake) == "".join(
+        line for line in cmake.splitlines(keepends=True) if "COMMON" not in line
+    )
+
+
 def test_the_build_s_tools_are_locked() -> None:
     tools = (ROOT / "requirements/gguf-build.lock").read_text()
     assert all(f"\n{name}==" in f"\n{tools}" for name in ("scikit-build-core", "cmake", "ninja"))

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from train.gguf_files.answers import ROUNDING, Comparison, Step, check_16_bits, is_near_tie
+from train.gguf_files.answers import ROUNDING, Comparison, Step, check_16_bits, is_near_tie, place
 from train.stage import StageError
 
 GOOD = Comparison(same=9, near_ties=1, answers=10, agreement=0.99, drift=0.002)
@@ -32,6 +32,21 @@ def test_a_near_tie_is_where_answers_part_first() -> None:
     assert not is_near_tie(steps, [10, 11], 0.004)
     assert not is_near_tie(steps, [10, 12], 0.01)
     assert not is_near_tie(steps, [10, 10], 0.01)  # stopped early without parting
+
+
+@pytest.mark.parametrize(
+    ("gpu", "memory", "expected"),
+    [
+        (0, 30, ("cpu", "fp32")),
+        (0, 20, ("cpu", "bf16")),
+        (0, 5, ("cpu", "bf16")),  # and is told if the memory does not do
+        (80, 5, ("cuda", "fp32")),
+        (24, 300, ("cuda", "bf16")),
+        (8, 300, ("cpu", "fp32")),
+    ],
+)
+def test_the_reference_is_computed_where_it_fits(gpu: int, memory: int, expected: tuple[str, str]) -> None:
+    assert place(10, gpu_bytes=gpu, memory_bytes=memory) == expected
 
 
 def test_rounding_passes() -> None:
