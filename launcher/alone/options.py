@@ -112,6 +112,7 @@ def _plain(asked: Asked) -> dict[str, Any]:
     else:
         source = given.source if isinstance(given, GivenModel) else given.base
         plain["model"] = source.model_dump(exclude_none=True, exclude_unset=True)
+        plain |= {"predict": {"base": False}} if section == "predict" else {}
     if asked.data:
         files = {split: absolute(path) for split, path in asked.data.items()}
         plain["data"] = {"train": next(iter(files.values())), **files}

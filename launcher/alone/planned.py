@@ -146,7 +146,7 @@ def _add(
         chain.gguf(made, params, whole)
     elif asked.command == "quantize":
         prepared = start.prepare
-        if start.data is not None and asked.data:
+        if start.data is not None and "train" in asked.data:
             prepared = chain.prepared(made, _prepare_params(job, findings, described), start.data, whole)
         if prepared is None:
             file = "FILE: records like its training data"

@@ -69,6 +69,9 @@ def test_an_adapter_answers_beside_its_base(tmp_path: Path, adapter: Given, data
     plan = planned(tmp_path, "predict", adapter, data={"test": data["test"]})
     assert kinds(plan) == "data model adapter predict"
     assert plan.stage("predict").inputs["tuned"] == plan.stage("adapter").output
+    assert not plan.stage("predict").params.base
+    options = {"data": {"test": data["test"]}, "sections": {"predict": {"base": True}}}
+    assert planned(tmp_path, "predict", adapter, **options).stage("predict").params.base
 
 
 def test_a_model_answers_alone(tmp_path: Path, model: Given, data: dict[str, str]) -> None:
@@ -222,6 +225,10 @@ def test_a_folder_without_weights_or_tokenizer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["quantize", "predict"])
 def test_no_data(tmp_path: Path, model: Given, command: Command) -> None:
     assert "add --data FILE" in refused(tmp_path, command, model)
+
+
+def test_data_to_measure_on_does_not_calibrate(tmp_path: Path, model: Given, data: dict[str, str]) -> None:
+    assert "no data to calibrate on" in refused(tmp_path, "quantize", model, data={"eval": data["test"]})
 
 
 def test_questions_without_answers(tmp_path: Path, model: Given) -> None:
