@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.contract import EXIT_USER_ERROR, IGNORED_LABEL
+from artifacts.terminal import harmless
 from launcher.backends.processes import environment
 from launcher.errors import Problem, RunFailed, UserError
 
@@ -23,7 +24,6 @@ _OTHER = ("0", "2")
 _RESET = "\x1b[0m"
 #: Where there are no colours, around what is learnt.
 _OPEN, _CLOSE = "⟦", "⟧"
-_HARMLESS = "\n\u200c\u200d"  # line ends, and what joins or parts letters and emoji
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,5 +88,4 @@ def _bracketed(shown: Shown) -> str:
 
 def _visible(text: str) -> str:
     """Line ends marked, and nothing that would steer the terminal."""
-    marked = text.replace("\n", "↵\n")
-    return "".join(each if each.isprintable() or each in _HARMLESS else ascii(each)[1:-1] for each in marked)
+    return harmless(text.replace("\n", "↵\n"))

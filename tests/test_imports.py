@@ -30,6 +30,8 @@ LAUNCHER_LAYERS = [
         "reporting",
         "publishing",
         "models",
+        "serving",
+        "talking",
         "compare",
         "data_check",
         "data_show",

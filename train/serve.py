@@ -1,7 +1,8 @@
 """`python -m train.serve --source JSON`: one model behind an OpenAI-compatible API, with a page to chat on.
 
-Says one line of JSON on stdout when it is ready (`url`, `model`, `context_length`); what is asked goes to
-stderr, in one line each. Ends at SIGTERM and ^C: what is being answered has some seconds to be finished.
+Says one line of JSON on stdout: when it is ready (`url`, `model`, `description`, `context_length`), or why it
+will not be (`error`). What is asked goes to stderr, in one line each. Ends at SIGTERM and ^C: what is being
+answered has some seconds to be finished.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import json
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TextIO
 
 from artifacts.contract import EXIT_DONE, EXIT_USER_ERROR
 from train.stage import StageUserError
@@ -23,19 +25,31 @@ if TYPE_CHECKING:
     from train.serving.queue import AnswerQueue
 
 API_KEY = "SLIPWAY_API_KEY"  # environment; calls of the API must carry it, where it is set
+EXIT_INTERRUPTED = 130
 _FINISH_S = 10  # for answers on their way when the server is told to end
 
 
 def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
+    launcher = _own_stdout()
     try:
         listener = bind(options.host, options.port)
         app, facts = _application(options, listener.getsockname()[1])
     except StageUserError as error:
-        print(error, file=sys.stderr)
+        print(json.dumps({"error": str(error)}), file=launcher, flush=True)
         return EXIT_USER_ERROR
-    _serve(app, listener, {"url": url(options.host, listener.getsockname()[1]), **facts})
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    ready = json.dumps({"url": url(options.host, listener.getsockname()[1]), **facts})
+    _serve(app, listener, lambda: print(ready, file=launcher, flush=True))
     return EXIT_DONE
+
+
+def _own_stdout() -> TextIO:
+    """Stdout for that one line; what libraries write there goes to stderr from now on."""
+    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return own
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,7 +97,9 @@ def _application(options: argparse.Namespace, port: int) -> tuple[FastAPI, dict[
     else:
         queue = _open(options.source)
         talker = LocalTalker(queue)
-        facts = {"model": queue.engine.source.name, "context_length": queue.engine.context_length}
+        engine = queue.engine
+        facts = {"model": engine.source.name, "description": engine.description}
+        facts |= {"context_length": engine.context_length}
     app = make_app(queue, host=options.host, port=port, api_key=key)
     if options.page:
         from train.serving.chat.page import add_page
@@ -94,18 +110,19 @@ def _application(options: argparse.Namespace, port: int) -> tuple[FastAPI, dict[
 
 def _open(source: str) -> AnswerQueue:
     from train.serving.queue import AnswerQueue
-    from train.talk.source import open_engine, source_from_json
+    from train.talk.engine import Source
+    from train.talk.source import open_engine
 
-    return AnswerQueue(open_engine(source_from_json(source)))
+    return AnswerQueue(open_engine(Source.from_json(source)))
 
 
-def _serve(app: FastAPI, listener: socket.socket, facts: dict[str, object]) -> None:
+def _serve(app: FastAPI, listener: socket.socket, on_ready: Callable[[], None]) -> None:
     import uvicorn
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            print(json.dumps(facts), flush=True)
+            on_ready()
 
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=_FINISH_S

@@ -36,6 +36,7 @@ from artifacts.contract.products import (
     PublishParams,
     QuantizeParams,
 )
+from artifacts.contract.talk import Source
 from artifacts.contract.training import (
     LoraParams,
     PartialParams,
@@ -102,6 +103,7 @@ __all__ = [
     "QuantizeParams",
     "Reading",
     "RecordFormat",
+    "Source",
     "StageKind",
     "StagePlan",
     "Strategy",

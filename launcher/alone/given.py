@@ -60,9 +60,11 @@ def recognise(
     base: str | None,
     find_run: Callable[[str], GivenRun],
     environment: Mapping[str, str] = os.environ,
+    *,
+    option: str = "--base",
 ) -> Given:
     """What MODEL|ADAPTER|RUN means: a folder, a hub's model as `org/name@commit`, or else a run. `base` names
-    an adapter's base model where its own configuration is not to be believed.
+    an adapter's base model where its own configuration is not to be believed; the command's `option` for it.
 
     Raises UserError, also what `find_run` raises.
     """
@@ -70,15 +72,15 @@ def recognise(
     if path.is_file():
         raise _refused(text, *_why_no_folder(path))
     if path.is_dir() and _holds_model(path):
-        return _of_folder(path.resolve(), base, environment)
+        return _of_folder(path.resolve(), base, environment, option)
     if not path.exists() and (_looks_like_path(text) or "/" in text):
         source = None if _looks_like_path(text) else _of_hub(text, environment)
         if source is None:
             why = "is neither a folder nor a model in the hub's cache"
             raise _refused(text, why, "name a folder, org/name@<full commit>, or a run (`slipway runs`)")
-        return _without_base(GivenModel(text.partition("@")[0].rpartition("/")[2], source), base)
+        return _without_base(GivenModel(text.partition("@")[0].rpartition("/")[2], source), base, option)
     try:
-        return _without_base(find_run(text), base)
+        return _without_base(find_run(text), base, option)
     except UserError as error:
         if path.is_dir():
             why = f"the folder has neither config.json nor {adapter_folder.CONFIG}, and no run is called so"
@@ -87,20 +89,23 @@ def recognise(
         raise error
 
 
-def _of_folder(folder: Path, base: str | None, environment: Mapping[str, str]) -> Given:
+def _of_folder(folder: Path, base: str | None, environment: Mapping[str, str], option: str) -> Given:
     source = ModelSource(folder=str(folder))
     config = read_json(folder / adapter_folder.CONFIG) if adapter_folder.is_adapter(folder) else None
     if not adapter_folder.is_adapter(folder):
         model = GivenModel(folder.name, source)
         if base is None:
             return model
-        return GivenAdapter(folder.name, source, named_base(base, environment))
-    found = named_base(base, environment) if base else _own_base(folder, config or {}, environment)
+        return GivenAdapter(folder.name, source, named_base(base, environment, option))
+    if base:
+        found = named_base(base, environment, option)
+    else:
+        found = _own_base(folder, config or {}, environment, option)
     return GivenAdapter(folder.name, source, found, str((config or {}).get("peft_type") or ""))
 
 
-def named_base(text: str, environment: Mapping[str, str] = os.environ) -> ModelSource:
-    """`--base`: a folder, or `org/name@commit`. Raises UserError."""
+def named_base(text: str, environment: Mapping[str, str] = os.environ, option: str = "--base") -> ModelSource:
+    """What the `option` names: a folder, or `org/name@commit`. Raises UserError."""
     path = Path(text).expanduser()
     if path.is_dir():
         return ModelSource(folder=str(path.resolve()))
@@ -108,14 +113,16 @@ def named_base(text: str, environment: Mapping[str, str] = os.environ) -> ModelS
         return source
     fault = folder_fault(path)
     why = fault.why if fault and _looks_like_path(text) else "is no folder, nor in the hub's cache"
-    raise _refused(f"--base {text}", why, "name a folder, or org/name@<full commit>")
+    raise _refused(f"{option} {text}", why, "name a folder, or org/name@<full commit>")
 
 
-def _own_base(folder: Path, config: Mapping[str, Any], environment: Mapping[str, str]) -> ModelSource:
+def _own_base(
+    folder: Path, config: Mapping[str, Any], environment: Mapping[str, str], option: str
+) -> ModelSource:
     """The base that the adapter's configuration names."""
     named, revision = config.get("base_model_name_or_path"), config.get("revision")
     what = f"adapter {folder}"
-    way_out = "name it with --base FOLDER or --base org/name@<full commit>"
+    way_out = f"name it with {option} FOLDER or {option} org/name@<full commit>"
     if not named or not isinstance(named, str):
         raise _refused(what, f"its {adapter_folder.CONFIG} names no base model", way_out)
     if Path(named).expanduser().is_dir():
@@ -138,10 +145,10 @@ def _of_hub(text: str, environment: Mapping[str, str]) -> ModelSource | None:
     return ModelSource(hub=match["id"], revision=revision) if revision else None
 
 
-def _without_base(given: GivenModel | GivenRun, base: str | None) -> GivenModel | GivenRun:
+def _without_base(given: GivenModel | GivenRun, base: str | None, option: str) -> GivenModel | GivenRun:
     if base is not None:
         why = "a run knows its base model" if isinstance(given, GivenRun) else "a whole model has none"
-        raise _refused(f"--base {base}", why, "leave it out")
+        raise _refused(f"{option} {base}", why, "leave it out")
     return given
 
 

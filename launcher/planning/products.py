@@ -8,11 +8,13 @@ from artifacts.contract import Product
 from artifacts.gptq import misfit
 from launcher.dimensions import Dimensions
 from launcher.planning.findings import Findings
+from launcher.planning.hardware import Hardware, Refusal, ThisMachine
 from launcher.spec.products import After
 from launcher.spec.words import listed
 
 #: `model_type`s that the stage `gguf` converts: llama.cpp knows more, these are tested here.
 GGUF_ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+NOT_INSTALLED = "gguf needs llama.cpp, which is an extra and not installed here"
 #: The stage that makes a product; an adapter is what training leaves.
 MAKERS: dict[Product, After | None] = {
     "model": "merge",
@@ -28,6 +30,8 @@ def check(found: Findings, size: Dimensions | None, after: Sequence[After], *, w
         found.refuse("after", f"[{', '.join(after)}]", why, "leave gguf out")
     if "quantize" in after and size is not None:
         _refuse_quantizing(found, size)
+    if "gguf" in after and (missing := without_llama_cpp(found.hardware)):
+        found.refuse("after", f"[{', '.join(after)}]", missing.why, f"{missing.way_out}, or leave gguf out")
     for name in found.job.publish.products or [] if "publish" in after else []:
         maker = MAKERS[name]
         if maker is not None and maker not in after:
@@ -51,6 +55,18 @@ def _refuse_quantizing(found: Findings, size: Dimensions) -> None:
         found.refuse("after", "quantize", why, "leave quantize out")
     elif wrong := misfit(size.linear_shapes, group_size):
         found.refuse("quantize.group_size", group_size, *wrong)
+
+
+def without_llama_cpp(hardware: Hardware) -> Refusal | None:
+    """Why the stage gguf would find no llama.cpp where it runs; None where it does."""
+    if isinstance(hardware, ThisMachine):
+        return (
+            None if hardware.machine.llama_cpp else Refusal(NOT_INSTALLED, "run `make gguf` (once, minutes)")
+        )
+    if hardware.profile.image.gguf:
+        return None
+    why = f"gguf needs llama.cpp, and the image of {hardware.name} is without it"
+    return Refusal(why, "add `gguf: true` to `image` in its profile")
 
 
 def published(found: Findings, after: Sequence[After], *, whole: bool) -> list[Product]:

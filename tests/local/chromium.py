@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import shutil
 import subprocess
@@ -27,9 +28,15 @@ class Browser:
         assert CHROMIUM is not None
         command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         command += ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
-        command += ["--disable-sync", f"--user-data-dir={profile}", "--remote-debugging-port=0", "about:blank"]
+        command += [
+            "--disable-sync",
+            f"--user-data-dir={profile}",
+            "--remote-debugging-port=0",
+            "about:blank",
+        ]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self._socket = connect(self._tab(profile), max_size=None, proxy=None)
+        self._open = contextlib.ExitStack()
+        self._socket = self._open.enter_context(connect(self._tab(profile), max_size=None, proxy=None))
         self._number = 0
         self.requested: list[str] = []
         self.complaints: list[str] = []
@@ -40,7 +47,7 @@ class Browser:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._socket.close()
+        self._open.close()
         self._process.terminate()
         self._process.wait()
 
@@ -83,7 +90,11 @@ class Browser:
 
     def resize(self, width: int, height: int, *, phone: bool = False) -> None:
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=phone,
         )
 
     def run(self, script: str) -> Any:
@@ -94,13 +105,16 @@ class Browser:
 
     def text(self, selector: str) -> str:
         """Of all elements that match, in lines."""
-        script = f"[...document.querySelectorAll({json.dumps(selector)})].map(each => each.innerText).join('\\n')"
+        script = (
+            f"[...document.querySelectorAll({json.dumps(selector)})].map(each => each.innerText).join('\\n')"
+        )
         return self.run(script)
 
     def wait_for(self, selector: str, text: str = "") -> None:
         wait_until(
-            lambda: self.run(f"!!document.querySelector({json.dumps(selector)})")
-            and text in self.text(selector)
+            lambda: (
+                self.run(f"!!document.querySelector({json.dumps(selector)})") and text in self.text(selector)
+            )
         )
 
     def click(self, selector: str) -> None:

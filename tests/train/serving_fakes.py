@@ -16,6 +16,7 @@ class EchoEngine:
     def __init__(self, *, pause_s: float = 0.0, words: Sequence[str] | None = None) -> None:
         self.source = Source(name="echo", folder=None)
         self.context_length = 4000
+        self.description = "repeats what it is told"
         self.asked: list[tuple[list[Message], list[Any] | None]] = []
         self.samplings: list[Sampling] = []
         self.made, self.closed_early = 0, 0

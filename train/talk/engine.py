@@ -8,26 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from artifacts.contract import Source
+
+__all__ = ["Engine", "Message", "Piece", "PromptError", "Sampling", "Source"]
+
 Message = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """What to talk to: exactly one of `folder` (a model, of any precision or GPTQ) and `gguf` (a file).
-
-    `adapter`: a PEFT adapter on top of `folder`. `tokenizer`: the folder of the tokenizer and chat template
-    that prompts are written with; None: the model's own. The launcher hands it over as JSON.
-    """
-
-    name: str  # as API and terminal call it: a run id, a folder's name
-    folder: Path | None = None
-    adapter: Path | None = None
-    gguf: Path | None = None
-    tokenizer: Path | None = None
-    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from train.talk.sampling import Chooser
 from train.talk.text import Decoder, StopTexts
 
 #: Tokens of a prompt that are computed at a time: between them the answer can be given up.
-CHUNK_TOKENS = 512
+CHUNK_TOKENS = 256
 
 
 class TokenModel(Protocol):

@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Literal
 
 from artifacts.contract import Precision
 from train.talk.engine import Engine, Source
-
-_PATHS = ("folder", "adapter", "gguf", "tokenizer")
-
-
-def source_from_json(text: str | bytes) -> Source:
-    """What `launcher.models` writes: an object with `Source`'s fields. Raises ValueError or TypeError."""
-    fields = json.loads(text)
-    paths = {name: Path(fields[name]) for name in _PATHS if fields.get(name) is not None}
-    source = Source(**{**fields, **dict.fromkeys(_PATHS), **paths})
-    if (source.folder is None) == (source.gguf is None):
-        raise ValueError("a source has either a folder or a gguf")
-    return source
 
 
 def open_engine(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, Protocol
@@ -18,21 +19,26 @@ _CONNECT_S = 10
 
 class Talker(Protocol):
     name: str
+    description: str  # what computes, for people; "" where that is not known
 
     def talk(self, messages: Sequence[Message], sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """The answer as it comes. Closing the iterator ends the computation. Raises ApiError."""
 
 
 class LocalTalker:
-    """Takes its turn in the queue, as every client of the API."""
+    """Takes its turn in the queue, as every client of the API. An answer is no longer than the context
+    allows."""
 
     def __init__(self, queue: AnswerQueue) -> None:
         self.name = queue.engine.source.name
+        self.description = queue.engine.description
         self._queue = queue
 
     async def talk(self, messages: Sequence[Message], sampling: Sampling) -> AsyncGenerator[Piece, None]:
         engine = self._queue.engine
         prompt = await self._queue.encode(engine.encode_chat, messages)
+        room = max(engine.context_length - len(prompt), 1)
+        sampling = dataclasses.replace(sampling, max_new_tokens=min(sampling.max_new_tokens or room, room))
         check_room(len(prompt), sampling, engine.context_length, "messages")
         (job,) = self._queue.submit([(prompt, sampling)])
         with job:
@@ -44,7 +50,7 @@ class RemoteTalker:
     """A client of another server's `/v1/chat/completions`. Tokens are counted as pieces until it tells."""
 
     def __init__(self, address: str, name: str, api_key: str | None) -> None:
-        self.name = name
+        self.name, self.description = name, ""
         self._address = f"{address.rstrip('/')}/v1/chat/completions"
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 

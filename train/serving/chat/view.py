@@ -54,6 +54,7 @@ class ChatView:
             ui.html(icon, sanitize=False).classes("mark large")
             ui.label(f"Talk to {self._talker.name}").classes("welcome-title")
             ui.label("Answers are computed by this server alone.").classes("welcome-text")
+            ui.label(self._talker.description).classes("welcome-text small-text")
         return welcome
 
     def _build_composer(self) -> None:

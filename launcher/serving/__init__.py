@@ -1,0 +1,1 @@
+"""`slipway serve`: which engine answers, the processes that do, and what is told of them."""
