@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from artifacts.contract import StageKind
-from launcher.compare.runs import Run
+from launcher.compare.runs import Run, contents
 
 Axis = Literal["step", "epoch", "supervised tokens", "minutes"]
 AXES: tuple[Axis, ...] = ("step", "epoch", "supervised tokens", "minutes")
@@ -43,7 +43,7 @@ def fair_axis(runs: Sequence[Run]) -> tuple[Axis, str]:
     """The axis on which the runs have learnt from equally much at equal places, and why it is that one."""
     trained = [run for run in runs if run.training is not None]
     batches = {run.training.sequences_per_step for run in trained if run.training}
-    if len({run.key(StageKind.PREPARE) for run in trained}) > 1:
+    if len(set(contents(trained, StageKind.PREPARE))) > 1:
         if all(tokens_per_epoch(run) for run in trained):
             return (
                 "supervised tokens",

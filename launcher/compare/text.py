@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterator, Sequence
 
 from launcher.compare import answers, curves
 from launcher.compare.answers import Question
 from launcher.compare.comparison import Comparison
 from launcher.compare.curves import Metric
+from launcher.compare.plain import clean, shortened, sparkline, table, wrapped
 from launcher.compare.runs import Run
 from launcher.compare.scores import Score
 from launcher.compare.settings import shown
-from launcher.reporting import charts, words
+from launcher.reporting import words
 from launcher.reporting.view import outcome, subtitle
 
 _MOST_WIDTH = 140  # beyond, eyes lose the line
-_GAP = 2  # spaces between columns
-_LEAST_CELL = 8
-_SPARKS = "▁▂▃▄▅▆▇█"
 _SPARKS_DRAWN = 20  # letters of a curve
 _PARTS = 5  # of a curve, whose means are written out; fewer on a narrow terminal
 _PART_WIDTH = 11
 _QUESTIONS_SHOWN = 3  # of each way to differ
-_ANSWER_LINES = 3
 _IN_SENTENCES = ("changed", "all-right", "none-right")  # filters whose labels begin with a plain word
 
 
@@ -33,7 +29,7 @@ def render(made: Comparison, width: int, *, everything: bool = False) -> str:
     width = min(width, _MOST_WIDTH)
     parts = [
         "\n".join(_runs(made, width)),
-        "\n".join(_wrapped(" ".join(made.summary), width)),
+        "\n".join(wrapped(" ".join(made.summary), width)),
         "\n".join(_scores(made, width)),
         "\n".join(_curves(made, width)),
         "\n".join(_settings(made, width, everything=everything)),
@@ -49,9 +45,9 @@ def _runs(made: Comparison, width: int) -> Iterator[str]:
         state = outcome(run.facts)
         where = f" on {run.cluster}" if made.several_clusters else ""
         yield f"{run.letter}  {run.run_id}{where}  {state['text'].lower()}"
-        yield from _wrapped(" · ".join(subtitle(run.facts)), width, "   ")
+        yield from wrapped(" · ".join(subtitle(run.facts)), width, "   ")
         if state["cause"]:
-            yield from _wrapped(clean(state["cause"]), width, "   ")
+            yield from wrapped(clean(state["cause"]), width, "   ")
 
 
 def _scores(made: Comparison, width: int) -> Iterator[str]:
@@ -70,9 +66,9 @@ def _scores(made: Comparison, width: int) -> Iterator[str]:
         if not pair:
             for row in found.rows:
                 for verdict in _verdicts(row, made):
-                    yield from _wrapped(f"{row.label}, {verdict}", width)
+                    yield from wrapped(f"{row.label}, {verdict}", width)
     for note in found.notes:
-        yield from _wrapped(note, width)
+        yield from wrapped(note, width)
 
 
 def _verdicts(row: Score, made: Comparison) -> list[str]:
@@ -98,7 +94,7 @@ def _curves(made: Comparison, width: int) -> Iterator[str]:
     ends = [points[-1][0] for run in made.runs if (points := curves.points(run, found[0], made.axis))]
     end = max(ends, default=0.0)
     reason = f": {made.axis_reason}" if made.axis_reason else ""
-    yield from _wrapped(f"Curves by {made.axis}{reason}", width)
+    yield from wrapped(f"Curves by {made.axis}{reason}", width)
     parts = max(1, min(_PARTS, (width - _SPARKS_DRAWN) // _PART_WIDTH - 2))
     cells = [f"≤ {words.number(end * (part + 1) / parts)}" for part in range(parts)]
     rows = [row for metric in found for row in _curve_rows(made.runs, metric, made.axis, end, parts)]
@@ -127,13 +123,6 @@ def _curve_rows(
         ]
 
 
-def sparkline(values: Sequence[float | None], low: float, high: float, *, log: bool = False) -> str:
-    """A letter for each value, a blank for none."""
-    scale = charts.Scale(low, high, 0, len(_SPARKS) - 1, log)
-    known = [value if value is not None and math.isfinite(value) else None for value in values]
-    return "".join(" " if value is None else _SPARKS[round(scale(value))] for value in known)
-
-
 def _settings(made: Comparison, width: int, *, everything: bool) -> Iterator[str]:
     found = [row for row in made.settings if everything or row.differs]
     rows = [
@@ -146,7 +135,7 @@ def _settings(made: Comparison, width: int, *, everything: bool) -> Iterator[str
         yield from table([heading, *_letters(made)], rows, width)
     if same and not everything:
         plural = "s are" if same > 1 else " is"
-        yield from _wrapped(f"{same} other setting{plural} the same (--all shows them)", width)
+        yield from wrapped(f"{same} other setting{plural} the same (--all shows them)", width)
 
 
 def _origins(made: Comparison, width: int, *, everything: bool) -> Iterator[str]:
@@ -167,7 +156,7 @@ def _origins(made: Comparison, width: int, *, everything: bool) -> Iterator[str]
     yield from table(
         ["Stages", *_letters(made)],
         [
-            [row.stage, row.keys[0] or "–", *(reason or "the same" for reason in row.reasons)]
+            [row.stage, row.keys[0] or "–", *(row.told(index) for index in range(len(row.reasons)))]
             for row in made.partings
         ],
         width,
@@ -199,7 +188,7 @@ def _answers(made: Comparison, width: int, *, everything: bool) -> Iterator[str]
         for word, label in labels
         if counted[word]
     )
-    yield from _wrapped(f"Answers to {len(made.questions)} common questions: {told}", width)
+    yield from wrapped(f"Answers to {len(made.questions)} common questions: {told}", width)
     shown_words = [word for word in answers.filters(made.runs) if word.startswith(("gained", "lost"))]
     chosen = _chosen(made, shown_words, everything=everything)
     for question in chosen:
@@ -209,7 +198,7 @@ def _answers(made: Comparison, width: int, *, everything: bool) -> Iterator[str]
     if rest > 0:
         yield ""
         told = f"{rest} more differ (--all shows them, --output FILE.html a page with all)"
-        yield from _wrapped(told, width)
+        yield from wrapped(told, width)
 
 
 def _chosen(made: Comparison, wanted: Sequence[str], *, everything: bool) -> list[Question]:
@@ -230,40 +219,12 @@ def _chosen(made: Comparison, wanted: Sequence[str], *, everything: bool) -> lis
 def _question(question: Question, runs: Sequence[Run], width: int) -> Iterator[str]:
     last = question.prompt[-1] if question.prompt else {}
     asked = str(last.get("content", "")) if isinstance(last, dict) else ""
-    yield from _short(f"? {clean(asked)}", width)
-    yield from _short(f"= {clean(question.reference)}", width, "  ")
+    yield from shortened(f"? {clean(asked)}", width)
+    yield from shortened(f"= {clean(question.reference)}", width, "  ")
     for run, answer, right in zip(runs, question.answers, question.right, strict=True):
         if answer is not None:
             mark = "✓" if right else "✗"
-            yield from _short(f"{run.letter} {mark} {clean(answer) or '(nothing)'}", width, "  ")
-
-
-def table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, right_from: int | None = None
-) -> list[str]:
-    """Columns that share `width`: the widest give way first, and what does not fit is cut. From
-    `right_from` on they are set to the right."""
-    cells = [list(headings), *(list(row) for row in rows)]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(headings))]
-    while sum(widths) + _GAP * (len(widths) - 1) > width and max(widths) > _LEAST_CELL:
-        widths[widths.index(max(widths))] -= 1
-    return [
-        (" " * _GAP)
-        .join(
-            _cut(cell, size).rjust(size)
-            if right_from is not None and index >= right_from
-            else _cut(cell, size).ljust(size)
-            for index, (cell, size) in enumerate(zip(row, widths, strict=True))
-        )
-        .rstrip()
-        for row in cells
-    ]
-
-
-def clean(text: str) -> str:
-    """In one line, and nothing in it that a terminal would take for an order."""
-    line = " ".join(text.split())
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
+            yield from shortened(f"{run.letter} {mark} {clean(answer) or '(nothing)'}", width, "  ")
 
 
 def _letters(made: Comparison) -> list[str]:
@@ -276,22 +237,3 @@ def _signed(gain: float | None) -> str:
 
 def _bracketed(text: str) -> str:
     return f" ({text})" if text else ""
-
-
-def _cut(text: str, size: int) -> str:
-    return text if len(text) <= size else f"{text[: size - 1]}…"
-
-
-def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent)
-
-
-def _short(text: str, width: int, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        text,
-        width,
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        max_lines=_ANSWER_LINES,
-        placeholder=" …",
-    )

@@ -203,7 +203,7 @@ def write_artifact(store: LocalStore, stage: StagePlan, wrong_every: int = 6) ->
         StageKind.DATA: {"report.json": DATA_REPORT},
         StageKind.PREPARE: {"statistics.json": STATISTICS},
         StageKind.PREDICT: {"scores.json": SCORES | {"tuned": SCORES["tuned"] | _matches(wrong_every)}},
-    }.get(stage.kind, {"config.json": {"model_type": "qwen3"}})
+    }.get(stage.kind, {"config.json": {"model_type": "qwen3", "of": stage.key}})
     for name, value in contents.items():
         writer.write_bytes(name, json.dumps(value).encode())
     if stage.kind == StageKind.PREDICT:

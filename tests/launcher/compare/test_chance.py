@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.compare.chance import bootstrap, mcnemar, p_text
+from launcher.compare.chance import Verdict, bootstrap, mcnemar, p_text
 
 
 def pairs(lost: int, gained: int, both: int = 3, neither: int = 2) -> tuple[list[bool], list[bool]]:
@@ -75,6 +75,11 @@ def test_bootstrap_gives_the_same_again() -> None:
 
 
 def test_words() -> None:
+    assert [str(Verdict(p=p, test="", questions=9)) for p in (0.01, 0.3, 1.0)] == [
+        "more than chance (p = 0.010)",
+        "may be chance (p = 0.30)",
+        "no difference",
+    ]
     assert [p_text(p) for p in (0.0001, 0.004, 0.0519, 0.384, 1.0)] == [
         "p < 0.001",
         "p = 0.004",

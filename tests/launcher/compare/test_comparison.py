@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from artifacts.contract import StageKind
+from launcher.compare import page, text
 from launcher.compare.comparison import compare, to_json
+from launcher.compare.runs import Run
+from launcher.reporting.collect import RunFacts
 from tests.launcher.compare.compared import OTHER_ID, pair, runs_of, with_another
 from tests.launcher.synthetic_run import RUN_ID
 
@@ -55,3 +60,24 @@ def test_for_scripts(tmp_path: Path) -> None:
     everything = to_json(made, everything=True)
     assert len(everything["answers"]["rows"]) == 24
     assert len(everything["settings"]) > 5
+
+
+def test_runs_that_only_merged_or_quantized(tmp_path: Path) -> None:
+    """As `slipway merge` and `slipway quantize` leave them: neither data nor training."""
+    kinds = (StageKind.MODEL, StageKind.MERGE, StageKind.QUANTIZE)
+    runs = [only(run, kinds) for run in pair(tmp_path, products=True)]
+    made = compare(runs)
+    assert made.summary == ["The same base model.", "training.learning_rate: 0.002 → 0.001."]
+    assert (made.axis, made.questions, made.scores.rows) == ("step", [], [])
+    assert "GPTQ: perplexity" in text.render(made, 100)
+    assert "GPTQ: perplexity" in page.render(made)
+
+
+def only(run: Run, kinds: Collection[StageKind]) -> Run:
+    """The run as if it had no other stages."""
+    plan = dataclasses.replace(
+        run.facts.plan, stages=[stage for stage in run.facts.plan.stages if stage.kind in kinds]
+    )
+    made = {kind: manifest for kind, manifest in run.facts.manifests.items() if kind in kinds}
+    facts = RunFacts(run_id=run.run_id, plan=plan, manifests=made)
+    return dataclasses.replace(run, facts=facts)

@@ -42,6 +42,26 @@ def test_the_same_parameters_and_inputs_with_another_key_are_another_code(tmp_pa
     assert [row.whys for row in partings([first, other]) if row.stage == "prepare"] == [["code"]]
 
 
+def test_other_code_that_made_the_same_files(tmp_path: Path) -> None:
+    """As after a change of a stage's code that changes nothing of what it makes."""
+    first, second = pair(tmp_path)
+    (row,) = [
+        row
+        for row in partings([first, with_stage(second, StageKind.MODEL, key="ee" * 8)])
+        if row.stage == "model"
+    ]
+    assert row.told(0) == "other code or libraries, the same files"
+    assert not row.code_matters
+    made = {**second.facts.manifests, "model": second.facts.manifests["predict"]}
+    second = dataclasses.replace(second, facts=dataclasses.replace(second.facts, manifests=made))
+    (row,) = [
+        row
+        for row in partings([first, with_stage(second, StageKind.MODEL, key="ee" * 8)])
+        if row.stage == "model"
+    ]
+    assert row.code_matters
+
+
 def test_a_stage_of_one_run_only(tmp_path: Path) -> None:
     first, second = pair(tmp_path)
     plan = second.facts.plan

@@ -8,7 +8,7 @@ import pytest
 
 from artifacts.contract import StageKind
 from launcher.compare.comparison import compare
-from launcher.compare.text import clean, render, sparkline, table
+from launcher.compare.text import render
 from tests.launcher.compare.compared import THIRD_ID, pair, runs_of, with_another, write_pair
 from tests.launcher.plans import assert_golden
 from tests.launcher.synthetic_run import RUN_ID, write_run
@@ -45,22 +45,3 @@ def test_runs_that_have_nothing_yet(tmp_path: Path) -> None:
     text = render(compare(runs), 100)
     assert "failed in data" in text
     assert "rank 1 ran out of memory" in text
-
-
-def test_nothing_in_an_answer_commands_the_terminal() -> None:
-    assert clean("a\x1b[2J\r\n  b\u202e") == "a\N{REPLACEMENT CHARACTER}[2J b\N{REPLACEMENT CHARACTER}"
-
-
-def test_sparklines() -> None:
-    assert sparkline([0, 1, None, 7, float("nan")], 0, 7) == "▁▂ █ "
-    assert sparkline([1, 10, 100], 1, 100, log=True) in ("▁▄█", "▁▅█")
-    assert sparkline([2, 2], 2, 2) == "▁▁"
-
-
-def test_the_widest_column_gives_way() -> None:
-    assert table(["a", "b"], [["1", "2" * 40], ["333", "4"]], 20) == [
-        "a    b",
-        "1    22222222222222…",
-        "333  4",
-    ]
-    assert table(["a", "b"], [["1", "23"]], 20, right_from=1) == ["a   b", "1  23"]
