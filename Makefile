@@ -13,7 +13,7 @@ ready := $(venv)/.ready
 environment := $(if $(filter local,$(CLUSTER)),$(ready)-train,$(ready)-launcher)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test test-gpu test-matrix test-products test-cluster test-cluster-slow check format lock docs clean \
+.PHONY: help setup setup-dev gguf run test test-gpu test-matrix test-products test-cluster test-cluster-slow check format lock docs clean \
         images submit stage render plan init pin status logs dashboard resume cancel runs gc fetch verify report data schema clusters doctor
 
 help: ## list the targets
@@ -23,6 +23,8 @@ help: ## list the targets
 
 setup: $(ready)-train ## make .venv with everything that running a job here needs
 setup-dev: $(ready)-dev ## the same, and what the checks and tests need
+
+gguf: $(ready)-gguf ## add llama.cpp, for GGUF files: compiled once, about 4 minutes of two cores
 
 run: $(ready)-train ## run the quickstart on this machine, to a report you can open
 	@$(slipway) submit examples/quickstart.yaml --cluster local $(ARGS)
@@ -128,6 +130,11 @@ $(ready)-launcher: $(ready)-setup requirements/launcher.lock pyproject.toml
 
 $(ready)-train: $(ready)-launcher requirements/train.lock
 	@$(install) -r requirements/train.lock
+	@touch $@
+
+$(ready)-gguf: $(ready)-train requirements/gguf.lock requirements/gguf-build.lock \
+        images/llama-cpp/build-wheel launcher/images/llama_cpp.py
+	@$(bin)/python images/llama-cpp/build-wheel --install
 	@touch $@
 
 $(ready)-serve: $(ready)-train requirements/serve.lock

@@ -64,6 +64,7 @@ def merge_with_peft(folder: Path, shard_bytes: int) -> None:
 def merge_with_slipway(folder: Path, shard_bytes: int) -> None:
     from artifacts.contract import MergeParams
     from artifacts.local import LocalStore
+    from artifacts.manifest import ArtifactWriter
     from train.merge import write_merged
     from train.merging import layout
     from train.merging.adapter import read_adapter
@@ -71,9 +72,8 @@ def merge_with_slipway(folder: Path, shard_bytes: int) -> None:
 
     tensors, untied = layout.with_adapter(model_tensors(folder / "base"), read_adapter(folder / "adapter"))
     params = MergeParams(max_shard_size_bytes=shard_bytes)
-    write_merged(
-        LocalStore(folder / "store"), "merged/bench", folder / "base", tensors, params, untied=untied
-    )
+    writer = ArtifactWriter(LocalStore(folder / "store"), "merged/bench")
+    writer.commit(**write_merged(writer, folder / "base", tensors, params, untied=untied))
 
 
 def measure(command: list[str]) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import io
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import TextIO
 
 import typer
@@ -25,14 +26,17 @@ from launcher.commands import (
     images,
     jobs,
     products,
+    publish,
     serve,
     talk,
     watch,
 )
+from launcher.commands.panels import JOBS, MODELS, PLACES, RUNS, Panels
 from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, SlipwayError, UserError, known_error
 
 app = typer.Typer(
     name="slipway",
+    cls=Panels,
     help="One job file in, one fine-tuned and merged model out.\n\n"
     "Start with: slipway init my-job, slipway plan my-job.yaml, slipway submit my-job.yaml\n\n"
     "Exit codes: 0 done, 1 the run failed, 2 a mistake in what you gave, 3 the cluster or network, 130 ^C.",
@@ -42,34 +46,36 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command()(jobs.init)
-app.command()(jobs.pin)
-app.command()(jobs.plan)
-app.command()(jobs.submit)
-app.command()(handover.stage)
-app.command()(handover.render)
-app.command()(watch.status)
-app.command()(watch.logs)
-app.command()(watch.dashboard)
-app.command()(control.resume)
-app.command()(control.cancel)
-app.add_typer(history.runs_app, name="runs")
-app.command()(products.fetch)
-app.command()(products.verify)
-app.command()(products.report)
-app.command()(alone.merge)
-app.command()(alone.quantize)
-app.command()(alone.export)
-app.command()(alone.predict)
-app.command()(compare.compare)
-app.command()(talk.chat)
-app.command()(serve.serve)
-app.command()(history.gc)
-app.add_typer(data.app, name="data")
-app.add_typer(images.app, name="image")
-app.command()(jobs.schema)
-app.command()(jobs.clusters)
-app.command()(doctor.doctor)
+COMMANDS: dict[str, list[Callable[..., None]]] = {
+    JOBS: [jobs.init, jobs.pin, jobs.plan, jobs.submit, handover.stage, handover.render],
+    RUNS: [
+        watch.status,
+        watch.logs,
+        watch.dashboard,
+        control.resume,
+        control.cancel,
+        products.fetch,
+        products.verify,
+        products.report,
+        compare.compare,
+    ],
+    MODELS: [
+        alone.merge,
+        alone.quantize,
+        alone.export,
+        alone.predict,
+        publish.publish,
+        talk.chat,
+        serve.serve,
+    ],
+    PLACES: [history.gc, jobs.schema, jobs.clusters, doctor.doctor],
+}
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(history.runs_app, name="runs", rich_help_panel=RUNS)
+app.add_typer(data.app, name="data", rich_help_panel=PLACES)
+app.add_typer(images.app, name="image", rich_help_panel=PLACES)
 app.command(hidden=True)(control.drive)
 
 

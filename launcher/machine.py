@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import math
 import os
 import shutil
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+#: The package of llama.cpp's converter, made beside its wheel (images/llama-cpp).
+CONVERTER = "llama_cpp_converter"
 _MIB = 1024**2
 _NVIDIA_SMI_TIMEOUT_S = 20
 _CGROUP = Path("/sys/fs/cgroup")
@@ -25,9 +28,12 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
+    """`llama_cpp`: what the stage `gguf` needs is installed (`make gguf`)."""
+
     cores: int
     memory_bytes: int
     gpus: tuple[Gpu, ...] = ()
+    llama_cpp: bool = True
 
 
 def detect(environment: Mapping[str, str] = os.environ) -> Machine:
@@ -39,6 +45,7 @@ def detect(environment: Mapping[str, str] = os.environ) -> Machine:
             _read(_CGROUP / "memory.max") or _read(_CGROUP / "memory/memory.limit_in_bytes"),
         ),
         gpus=visible_gpus(_query_nvidia_smi(), environment.get("CUDA_VISIBLE_DEVICES")),
+        llama_cpp=all(importlib.util.find_spec(name) for name in ("llama_cpp", CONVERTER)),
     )
 
 

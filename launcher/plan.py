@@ -23,14 +23,14 @@ from artifacts.contract import (
 from launcher.digests import Digests
 from launcher.errors import Problem, UserError
 from launcher.machine import Machine
-from launcher.planning import cluster_part, export, hardware, rehearsal
+from launcher.planning import cluster_part, export, hardware, rehearsal, requantizing
 from launcher.planning.findings import Findings
 from launcher.planning.resolve import Resolved, resolve
 from launcher.spec.cluster import Cluster
 from launcher.spec.job import Job
 from launcher.spec.kubernetes import KubernetesCluster
 from launcher.spec.load import Loaded
-from launcher.stages import data, image, model, prepare, train
+from launcher.stages import data, image, model, original, prepare, train
 from launcher.stages.code import CodeDigests
 from launcher.stages.keys import CodeDigest
 
@@ -62,12 +62,16 @@ def make(
     nodes = hardware.of(cluster.value, cluster.path.stem, machine)
     if rehearse:
         job = rehearsal.of(job, nodes)
-    findings = Findings(job, nodes)
     found = data.find(job, digests, code, check_head)
     source = model.find(job, digests, rehearse=rehearse, environment=environment)
-    findings.problems += [*found.problems, *source.problems]
+    unquantized = original.find(job, digests, rehearse=rehearse, environment=environment)
+    job, settings = requantizing.of(job, source)
+    findings = Findings(job, nodes)
+    findings.problems += [*found.problems, *source.problems, *unquantized.problems]
     images = image_stages(cluster, code, findings.problems)
-    resolved = resolve(findings, source.dimensions, source.quantized_by, fresh)
+    quantized_by = requantizing.quantized_by(job.value, source)
+    resolved = resolve(findings, source.dimensions, quantized_by, fresh)
+    requantizing.check(findings, source, unquantized, settings, resolved)
     if findings.problems or resolved is None or source.params is None:
         raise UserError(findings.problems)
     if rehearse:
@@ -75,10 +79,11 @@ def make(
 
     limit = rehearsal.RECORDS_PER_SPLIT if rehearse else None
     data_params = data.params(job.value, found, limit)
-    stages = images + _stages(job.value, data_params, source.params, resolved, code)
+    stages = images + _stages(job.value, data_params, source.params, unquantized.params, resolved, code)
     derived = [*found.derived, *findings.derived]
     if isinstance(cluster.value, KubernetesCluster):
-        derived += cluster_part.derived(cluster.value, resolved.train.world_size, source)
+        models = {"upload": source, "upload of the original": unquantized}
+        derived += cluster_part.derived(cluster.value, resolved.train.world_size, models)
     digests.save()
     return Plan(
         name=job.value.name,
@@ -113,11 +118,13 @@ def _stages(
     job: Job,
     data_params: DataParams,
     model_params: ModelParams,
+    original_params: ModelParams | None,
     resolved: Resolved,
     code: CodeDigest,
 ) -> list[StagePlan]:
     data_stage = data.plan(data_params, code)
     model_stage = model.plan(model_params, data_stage, code)
+    unquantized = original.plan(original_params) if original_params else None
     # Not the job's seed: it would tokenize the same records again, to no gain.
     prepare_params = PrepareParams(
         max_length=job.training.max_length,
@@ -127,8 +134,11 @@ def _stages(
     )
     prepared = prepare.plan(prepare_params, data_stage, model_stage, code)
     trained = train.plan(resolved.train, model_stage, prepared, code)
-    made = [data_stage, model_stage, prepared, trained]
-    return made + export.chain(job, export.Trained(*made), resolved, code)
+    chain = export.chain(
+        job, export.Trained(data_stage, model_stage, prepared, trained, unquantized), resolved, code
+    )
+    # What a later stage needs from outside is fetched before anything is spent on training.
+    return [data_stage, model_stage, *([unquantized] if unquantized else []), prepared, trained, *chain]
 
 
 def _filled(job: Job, resolved: Resolved) -> dict[str, Any]:

@@ -212,7 +212,7 @@ def results(store: Store, run_id: str, plan: Plan) -> Results:
     predict = made.get(StageKind.PREDICT)
     return Results(
         model=place(store, product.output) if product else None,
-        products={kind: place(store, made[kind].output) for kind in _PRODUCTS if kind in made},
+        products={kind: _shown_place(store, made[kind]) for kind in _PRODUCTS if kind in made},
         report=place(store, report_key(run_id)) if store.exists(report_key(run_id)) else None,
         scores=_scores(store, predict.output) if predict else {},
         answers=_answers(store, predict.output) if predict else [],
@@ -227,6 +227,13 @@ def place(store: Store, key: str) -> str:
     name = before.rstrip("/")
     path = source.local_path(name)
     return str(path) if path is not None else f"{source.uri}/{name}".rstrip("/")
+
+
+def _shown_place(store: Store, stage: StagePlan) -> str:
+    """Where a product lies: of a publication its address."""
+    manifest = read_marker(store, stage.output)
+    address = manifest.facts.get("address") if manifest else None
+    return str(address) if address else place(store, stage.output)
 
 
 def _scores(store: Store, prefix: str) -> dict[str, dict[str, float]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import Any
 
 from artifacts.contract import GgufParams, GgufType
 from artifacts.manifest import ArtifactWriter
-from train.asking import available_memory_bytes, gpu_count
+from train.answering import ModelSource
+from train.asking import available_memory_bytes, gpu_count, gpu_memory_bytes
 from train.data.loading import TOKENIZER_FILES, read_json
 from train.gguf_files import answers, convert, quantization, source, tokens
 from train.gguf_files.answers import Comparison
@@ -39,6 +41,9 @@ def run(context: StageContext) -> None:
     params: GgufParams = context.stage.params
     folder = context.input_folder("model")
     check_model(read_json(folder / "config.json"))
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # forked processes can't use a CUDA context made here
+    import transformers.generation  # noqa: F401 - imported once, before the processes are forked
+
     made = Made(context, folder, params)
     made.convert()
     made.check_tokens()
@@ -57,6 +62,13 @@ class Made:
         self.work = context.work / "gguf"
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir(parents=True)
+        self.size_bytes = input_bytes(folder)
+        # Asked before anything is read: what the page cache takes of a container's memory looks taken.
+        self.device, self.precision = answers.place(
+            self.size_bytes,
+            gpu_bytes=gpu_memory_bytes() if gpu_count() else 0,
+            memory_bytes=available_memory_bytes(),
+        )
         self.report: dict[str, dict[str, Any]] = {}
         self.texts = 0
 
@@ -66,34 +78,21 @@ class Made:
     def convert(self) -> None:
         links = self.work / "source"
         declared = source.prepare(self.folder, links)
-        weights = sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
-        wide = read_json(self.folder / "config.json").get("dtype") == "float32"
-        size_bytes = weights // 2 if wide else weights
         output = self.file(SIXTEEN_BITS)
-        tick = self._progress(output, size_bytes)
+        tick = self._progress(output, self.size_bytes)
         arguments = (self.converter, links, output, declared, self.params.name)
         in_child("converting", convert.convert, *arguments, tick=tick)
         shutil.rmtree(links)
 
     def check_tokens(self) -> None:
-        texts = tokens.corpus(self.model.tokenizer)
-        expected = tokens.expected_ids(self.model.tokenizer, texts)
-        self.texts = in_child("comparing tokens", tokens.compare, self.file(SIXTEEN_BITS), texts, expected)
+        arguments = (self.file(SIXTEEN_BITS), self.model.tokenizer)
+        self.texts = in_child("comparing tokens", tokens.compare, *arguments)
 
     def answer(self) -> None:
         """Answers of transformers, and of the 16-bit file beside them."""
-        device = "cuda" if gpu_count() else "cpu"
-        size_bytes = self.file(SIXTEEN_BITS).stat().st_size
-        fits = device == "cpu" and 3 * size_bytes < available_memory_bytes()
-        self.expected = in_child(
-            "answering with transformers",
-            answers.reference,
-            self.folder,
-            self.model.tokenizer,
-            device,
-            "fp32" if fits else "bf16",
-        )
-        answers.check_16_bits(self._compare(SIXTEEN_BITS), self.expected.precision)
+        arguments = (self.folder, self.model.tokenizer, self.device, self.precision)
+        self.expected = in_child("answering with transformers", answers.reference, *arguments)
+        answers.check_16_bits(self._compare(SIXTEEN_BITS), self.precision)
 
     def make(self, kind: GgufType) -> None:
         if kind == SIXTEEN_BITS:
@@ -110,25 +109,21 @@ class Made:
         names = {kind: self.file(kind).name for kind in self.params.types}
         sizes = {self.file(kind).name: self.file(kind).stat().st_size for kind in self.params.types}
         adds_bos = in_child("reading the file", quantization.adds_bos, self.file(SIXTEEN_BITS))
+        text = modelfile(names, self.model, system=self.params.system, adds_bos=adds_bos)
         writer = ArtifactWriter(self.context.store, self.context.stage.output)
         for kind in self.params.types:
             writer.add_file(names[kind], self.file(kind), move=True)
         for path in tokenizer_files(self.folder):
             writer.add_file(f"tokenizer/{path.name}", path)
-        text = modelfile(names, self.model, system=self.params.system, adds_bos=adds_bos)
         writer.write_bytes("Modelfile", text.encode())
         told = {
             "same_tokens": {"texts": self.texts},
-            "precision_of_reference": self.expected.precision,
-            "files": {names[kind]: {"type": kind, **self.report[kind]} for kind in self.params.types},
-            SIXTEEN_BITS: self.report[SIXTEEN_BITS],
+            "reference": {"library": "transformers", "precision": self.precision},
+            "types": self.report,  # the 16-bit file's too where it was not asked for
         }
         writer.write_bytes("gguf.json", (json.dumps(told, indent=2) + "\n").encode())
-        writer.commit(
-            files=sizes,
-            same_tokens=True,
-            same_answers={kind: self.report[kind]["same_answers"] for kind in self.report},
-        )
+        same = {kind: report["same_answers"] for kind, report in self.report.items()}
+        writer.commit(files=sizes, same_tokens=True, same_answers=same)
         shutil.rmtree(self.work)
 
     def _compare(self, kind: GgufType) -> Comparison:
@@ -148,6 +143,12 @@ class Made:
             self.context.events.progress(min(done, size_bytes), size_bytes, "bytes")
 
         return tell
+
+
+def input_bytes(folder: Path) -> int:
+    """Of the model in 16 bits."""
+    source = ModelSource("merged", folder)
+    return source.size_bytes * 2 // source.weight_bytes
 
 
 def tokenizer_files(folder: Path) -> list[Path]:

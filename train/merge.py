@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.contract import MergeParams
-from artifacts.manifest import MARKER, ArtifactWriter, Manifest
-from artifacts.store import Store
+from artifacts.manifest import MARKER, ArtifactWriter, Manifest, files_folder
 from train.merging import layout
 from train.merging.adapter import has_adapter, read_adapter
 from train.merging.layout import MergedTensor
 from train.merging.tensors import INDEX_NAME, TORCH_DTYPES, Memory, encode_header, model_tensors
-from train.stage import StageContext, StageUserError
+from train.stage import StageContext, StageUserError, fetch_progress
 
 _WRITERS = 2
 #: What a model folder holds beside its weights: configs, tokenizer, chat template, remote code.
@@ -47,9 +46,9 @@ def run(context: StageContext) -> None:
     else:
         grown = layout.has_more_layers(_read_config(trained), config)
         tensors, untied = layout.full_weights(weights, model_tensors(trained), may_add=grown), False
-    write_merged(
-        context.store,
-        context.stage.output,
+    writer = ArtifactWriter(context.store, context.stage.output)
+    facts = write_merged(
+        writer,
         base,
         tensors,
         params,
@@ -58,11 +57,31 @@ def run(context: StageContext) -> None:
         vocabulary=layout.vocabulary(weights, tensors),
         progress=context.events.progress,
     )
+    if has_adapter(trained):
+        facts |= drift_facts(context, writer, base, trained)
+    writer.commit(**facts)
+
+
+def drift_facts(context: StageContext, writer: ArtifactWriter, base: Path, trained: Path) -> dict[str, float]:
+    """Measured and, in bounds, for the marker. Raises StageError."""
+    from train.merging import drift
+
+    written = Manifest(files=sorted(writer.entries.values()))
+    merged = files_folder(context.store, writer.prefix, written, progress=fetch_progress(context.events))
+    found = drift.measure(base, trained, merged, trust_remote_code=_trusts_code(context))
+    drift.check(found, context.stage.params.max_drift)
+    return {"drift": float(f"{found.share:.3g}"), "same_top_token": round(found.same_top, 4)}
+
+
+def _trusts_code(context: StageContext) -> bool:
+    """Whether the job trusts the code of the model that is merged into."""
+    base = context.stage.inputs["model"]
+    models = (stage.params for stage in context.plan.stages if stage.output == base)
+    return any(params.trust_remote_code for params in models)
 
 
 def write_merged(
-    store: Store,
-    prefix: str,
+    writer: ArtifactWriter,
     base: Path,
     tensors: Sequence[MergedTensor],
     params: MergeParams,
@@ -71,12 +90,11 @@ def write_merged(
     untied: bool = False,
     vocabulary: int | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, unit: None,
-) -> Manifest:
-    """Write `tensors` and the files beside the weights to the store, then the marker. These are `base`'s, but
-    those that lie in `trained` too: its tokenizer and, of a whole model, its configuration. `vocabulary`: how
-    many tokens the model has now."""
+) -> dict[str, Any]:
+    """Write `tensors` and the files beside the weights; returns facts for the marker. The files are `base`'s,
+    but those that lie in `trained` too: its tokenizer and, of a whole model, its configuration. `vocabulary`:
+    how many tokens the model has now."""
     files = layout.shards(tensors, params.max_shard_size_bytes)
-    writer = ArtifactWriter(store, prefix)
     progress(0, len(files), "shards")
     memory = Memory()
     with ThreadPoolExecutor(_WRITERS, "shard", initializer=_use_one_thread) as pool:
@@ -98,7 +116,7 @@ def write_merged(
                 writer.write_bytes(path, _json(changed))
                 continue
         writer.add_file(path, file)
-    return writer.commit(parameters=sum(math.prod(tensor.shape) for tensor in tensors), untied=untied)
+    return {"parameters": sum(math.prod(tensor.shape) for tensor in tensors), "untied": untied}
 
 
 def companions(base: Path, trained: Path | None = None) -> dict[str, Path]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from artifacts.contract import ModelParams, PredictParams, StageKind
@@ -17,7 +17,7 @@ from artifacts.manifest import ArtifactWriter
 from train.answering import Answer, ModelSource
 from train.asking import ask_all
 from train.questions import Question
-from train.scores import scores
+from train.scores import rouge, scores
 from train.stage import StageContext, StageUserError
 
 #: Where what lies is no whole model: it goes with the base.
@@ -35,20 +35,27 @@ def run(context: StageContext) -> None:
             "no record of the test file ends with an assistant's turn", "leave predict out of `after`"
         )
     answers = ask_all(model_sources(context, params), questions, params, context.events)
+    references = [question.reference for question in questions]
+    texts = {name: [answer.text for answer in given] for name, given in answers.items()}
+    each = {name: rouge(said, references) for name, said in texts.items()}
     writer = ArtifactWriter(context.store, context.stage.output)
     with writer.open("predictions.jsonl") as stream:
         for index, question in enumerate(questions):
             row = {"index": index, "prompt": question.prompt, "reference": question.reference}
             row |= {"tools": question.tools} if question.tools else {}
-            row |= {name: given[index].text for name, given in answers.items()}
+            row |= {name: said[index] for name, said in texts.items()}
+            row["scores"] = {name: _rounded(found[index]) for name, found in each.items()}
             stream.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
-    references = [question.reference for question in questions]
     values = {
-        name: scores([each.text for each in given], references) | {"perplexity": perplexity(given)}
-        for name, given in answers.items()
+        name: scores(said, references, each[name]) | {"perplexity": perplexity(answers[name])}
+        for name, said in texts.items()
     }
     writer.write_bytes("scores.json", json.dumps({**values, "records": len(questions)}, indent=2).encode())
     writer.commit(**{f"exact_match_{name}": value["exact_match"] for name, value in values.items()})
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 2) for name, value in values.items()}
 
 
 def perplexity(answers: Sequence[Answer]) -> float | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from artifacts.contract import QuantizeParams
 from artifacts.manifest import ArtifactWriter
+from train import lean_peft
 from train.data.reader import PreparedSplit
 from train.merge import companion_files
 from train.quantizing import fitting, gptq, perplexity
@@ -22,7 +23,7 @@ from train.quantizing.child import in_child
 from train.quantizing.documents import Choice, choose
 from train.quantizing.kernels import loading_config
 from train.quantizing.perplexity import Fit
-from train.stage import StageContext, StageError
+from train.stage import StageContext, StageError, StageUserError
 
 #: What describes the weights that were: their index, and how they were quantized.
 _OF_BASE = ("config.json", "quantize_config.json", "quantization.json")
@@ -35,13 +36,16 @@ def run(context: StageContext) -> None:
     base = context.input_folder("model").absolute()
     check(base, params)
     choice = choose(*_splits(context.input_folder("prepare")), params)
-    shutil.rmtree(context.work, ignore_errors=True)
-    folder, told = context.work / "model", context.events.progress
+    work = context.work.absolute() / "quantize"
+    shutil.rmtree(work, ignore_errors=True)  # an earlier attempt's
+    folder, log, told = work / "model", work / "gptqmodel.log", context.events.progress
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # forked processes can't use a CUDA context made here
-    after = in_child("quantizing", _quantize, base, folder, choice, params, context.work, told=told)
-    before = in_child("measuring the unquantized model", _measure, base, choice, params, told=told)
+    after = in_child("quantizing", _quantize, base, folder, choice, params, work, told=told, log=log)
+    before = in_child("measuring the unquantized model", _measure, base, choice, params, told=told, log=log)
     report = described(params, choice, before, after, sizes=(weight_bytes(base), weight_bytes(folder)))
-    check_increase(report, params, perplexity.increase(before, after))
+    increase = perplexity.increase(before, after)
+    print(f"{params.bits} bits: perplexity {before.perplexity} -> {after.perplexity} ({increase:+.2%})")
+    check_increase(report, params, increase)
     writer = ArtifactWriter(context.store, context.stage.output)
     writer.write_bytes("quantization.json", _json(report))
     writer.add_folder(folder, move=True)
@@ -54,9 +58,14 @@ def check(base: Path, params: QuantizeParams) -> None:
     from transformers import AutoConfig
 
     trust = params.trust_remote_code
-    config = AutoConfig.from_pretrained(base, trust_remote_code=trust, local_files_only=True)
-    fitting.check_model(base, config)
-    fitting.check_shapes(fitting.linear_shapes(config, trust_remote_code=trust), params.group_size)
+    try:
+        config = AutoConfig.from_pretrained(base, trust_remote_code=trust, local_files_only=True)
+        fitting.check_model(base, config)
+        shapes = fitting.linear_shapes(config, trust_remote_code=trust)
+    except (OSError, ValueError) as error:
+        cause = str(error).strip().splitlines()[0]
+        raise StageUserError(f"transformers can't build the model: {cause}", "name another") from error
+    fitting.check_shapes(shapes, params.group_size)
 
 
 def described(
@@ -95,18 +104,19 @@ def check_increase(report: dict[str, Any], params: QuantizeParams, increase: flo
     """Raises StageError where the perplexity rose by a larger share than is allowed (or is no number)."""
     if increase <= params.max_perplexity_increase:
         return
-    calibration = report["calibration"]
+    calibration, evaluation = report["calibration"], report["evaluation"]
     ways = [
         *(("bits: 8",) if params.bits == 4 else ()),
         *(("a smaller group_size",) if params.group_size != 32 else ()),
         *(() if params.desc_act else ("desc_act: true",)),
-        f"more to calibrate on (it were {calibration['sequences']} sequences, {calibration['tokens']} tokens)",
+        f"more to calibrate on (these were {calibration['sequences']} sequences, {calibration['tokens']} "
+        "tokens)",
         "a larger max_perplexity_increase",
     ]
     raise StageError(
-        f"in {params.bits} bits the perplexity on {report['evaluation']['sequences']} sequences of "
-        f"{report['evaluation']['split']} is {report['perplexity_after']}, before {report['perplexity_before']}: "
-        f"{increase:+.1%}, allowed are {params.max_perplexity_increase:+.1%}",
+        f"in {params.bits} bits the perplexity on {evaluation['sequences']} sequences of "
+        f"{evaluation['split']} is {report['perplexity_after']}, before {report['perplexity_before']}: "
+        f"{increase:+.1%}, allowed is {params.max_perplexity_increase:+.1%}",
         f"under `quantize`, set {' or '.join(ways)}",
     )
 
@@ -122,12 +132,11 @@ def _splits(prepared: Path) -> tuple[PreparedSplit, PreparedSplit | None]:
 def _quantize(
     base: Path, folder: Path, choice: Choice, params: QuantizeParams, work: Path, told: Callable[..., None]
 ) -> Fit:
-    work, folder = work.absolute(), folder.absolute()
+    lean_peft.prepare("gptq")
     config = json.loads((base / "config.json").read_bytes())
     dtype = kept_type(config)
     stored = gptq.quantize(base, folder, choice.calibration, params, work / "gptqmodel", told, dtype=dtype)
     complete(base, folder, config | {"dtype": dtype, "quantization_config": stored})
-    shutil.rmtree(work / "gptqmodel" / "blocks", ignore_errors=True)
     return perplexity.measure_folder(
         folder,
         choice.evaluation,
@@ -154,8 +163,8 @@ def kept_type(config: dict[str, Any]) -> str:
 
 
 def complete(base: Path, folder: Path, config: dict[str, Any]) -> None:
-    """Put beside the quantized weights in `folder` their `config`, and what lies beside the model's weights in
-    `base`: tokenizer, template, generation config, remote code."""
+    """Put beside the quantized weights in `folder` their `config`, and what lies beside those of `base`:
+    tokenizer, template, generation config, remote code."""
     for name in companion_files(base):
         if name not in _OF_BASE:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

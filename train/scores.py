@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 _ROUGE = ("rouge1", "rouge2", "rougeL")
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -22,10 +22,13 @@ _JAPANESE_OR_KOREAN = re.compile(rf"[{_KANA}{_HANGUL}]")
 _CJK_SHARE = 0.1  # of the references' characters, from which on BLEU splits by character
 
 
-def scores(answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+def scores(
+    answers: Sequence[str], references: Sequence[str], each: Sequence[Mapping[str, float]] | None = None
+) -> dict[str, float]:
     """`exact_match`, `bleu4`, `rouge1`, `rouge2`, `rougeL`, each from 0 to 100, rounded to 2 places.
 
-    ROUGE values are F-measures averaged over the records. Raises ValueError where there is nothing to score.
+    ROUGE values are F-measures averaged over the records: of `each` of them, where `rouge` has been asked
+    before. Raises ValueError where there is nothing to score.
     """
     if not references or len(answers) != len(references):
         raise ValueError(f"{len(answers)} answers to {len(references)} references")
@@ -33,7 +36,7 @@ def scores(answers: Sequence[str], references: Sequence[str]) -> dict[str, float
     values = {
         "exact_match": 100 * sum(matches) / len(matches),
         "bleu4": bleu(answers, references),
-        **rouge(answers, references),
+        **mean(each or rouge(answers, references)),
     }
     return {name: round(value, 2) for name, value in values.items()}
 
@@ -53,8 +56,8 @@ def bleu_tokenizer(text: str) -> str:
     return "char" if _JAPANESE_OR_KOREAN.search(text) else "zh"
 
 
-def rouge(answers: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Mean F-measures, 0 to 100."""
+def rouge(answers: Sequence[str], references: Sequence[str]) -> list[dict[str, float]]:
+    """F-measures of each answer, 0 to 100."""
     from rouge_score.rouge_scorer import RougeScorer
 
     by_word = RougeScorer(_ROUGE, tokenizer=_Words(words))
@@ -63,7 +66,12 @@ def rouge(answers: Sequence[str], references: Sequence[str]) -> dict[str, float]
         (by_character if _JAPANESE_OR_KOREAN.search(reference) else by_word).score(reference, answer)
         for answer, reference in zip(answers, references, strict=True)
     ]
-    return {name: 100 * sum(row[name].fmeasure for row in rows) / len(rows) for name in _ROUGE}
+    return [{name: 100 * row[name].fmeasure for name in _ROUGE} for row in rows]
+
+
+def mean(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each score over the answers."""
+    return {name: sum(row[name] for row in each) / len(each) for name in _ROUGE}
 
 
 class _Words:

@@ -20,6 +20,7 @@ class ImageParams:
     base: str = ""  # reference of the image to start from
     flash_attention: bool = False
     architectures: list[str] = field(default_factory=list)  # CUDA compute capabilities ("9.0")
+    gguf: bool = False  # llama.cpp is in it
     given: str | None = None
 
 

@@ -55,9 +55,10 @@ class GgufParams:
 class PredictParams:
     """Stage `predict`: answers of the base and the tuned model on the test split.
 
-    Output: `predictions.jsonl` (`{"index", "prompt": [messages], "reference", "base", "tuned"}` a line) and
-    `scores.json` (`{"base": {"exact_match", "bleu4", "rouge1", "rouge2", "rougeL", "perplexity"}, "tuned":
-    {…}, "records": n}`, shares as 0 to 100; the perplexity is that of the references).
+    Output: `predictions.jsonl` (`{"index", "prompt": [messages], "reference", "base", "tuned", "scores"}` a
+    line; `scores` holds the ROUGE values of each answer, `{"tuned": {"rouge1", …}, …}`) and `scores.json`
+    (`{"base": {"exact_match", "bleu4", "rouge1", "rouge2", "rougeL", "perplexity"}, "tuned": {…}, "records":
+    n}`). Shares are 0 to 100; the perplexity is that of the references.
     """
 
     max_new_tokens: int = 128

@@ -13,6 +13,7 @@ from launcher.alone.given import MERGEABLE, GivenAdapter, GivenModel, GivenRun
 from launcher.alone.options import Asked
 from launcher.errors import Problem
 from launcher.planning import matrix, products
+from launcher.planning.hardware import Hardware
 from launcher.stages import in_place, sources
 from launcher.stages.data import Found, shown
 from launcher.stages.sources import Source
@@ -44,6 +45,12 @@ def refusals(asked: Asked, model: Source) -> Iterator[Problem]:
     if asked.command == "export" and (why := products.unconvertible(architecture)):
         way_out = "`slipway quantize` makes it small for GPUs"
         yield Problem(where="", what=what, why=why, way_out=way_out)
+
+
+def of_hardware(asked: Asked, hardware: Hardware) -> Iterator[Problem]:
+    """What the place where the stages run is without."""
+    if asked.command == "export" and (missing := products.without_llama_cpp(hardware)):
+        yield Problem(where="", what="slipway export", why=missing.why, way_out=missing.way_out)
 
 
 def of_data(asked: Asked, found: Found) -> Iterator[Problem]:

@@ -44,7 +44,7 @@ def make(
     findings = Findings(job, hardware.of(cluster.value, cluster.path.stem, machine))
     images = image_stages(cluster, code, findings.problems)
     start, described = _start(asked, job, digests, findings, environment)
-    findings.problems += checks.refusals(asked, described)
+    findings.problems += [*checks.refusals(asked, described), *checks.of_hardware(asked, findings.hardware)]
     files = data.Found()
     if asked.data:
         files = data.find(_with_splits(job, asked.data), digests, code, check_head)

@@ -1,8 +1,9 @@
 """Stages as processes of this machine.
 
-Light stages (data, publish, and models and adapters that are used in place) are forks of the pilot. The
-others are forked by the stage host, which is started together with the first stage of a run that has heavy
-ones to do, so that its imports overlap with the data stage; a run in which all is complete never starts it.
+Light stages (data, publish, and models and adapters that are used in place) are forks of the pilot. Where
+there is training to do, the others are forked by the stage host, which is started together with the first
+stage, so that its imports overlap with the data stage. Where there is none, each runs by itself: it needs but
+few of the libraries that training does.
 
 The process that makes an artifact holds the lock of that artifact's key. Host and stages inherit it, so it
 stays held while any of them lives, also when the pilot is killed: whoever drives next, for this run or for
@@ -206,13 +207,13 @@ class LocalBackend:
         return self._locks[stage.key]
 
     def _start_host(self) -> None:
-        """Have a stage host, if there is anything for it to do. It inherits the locks of all it may make."""
+        """Have a stage host, if there is training to do. It inherits the locks of all it may make."""
         if not self._host_works or (self._host is not None and self._host.exit_code is None):
             return
         heavy = [
             stage for stage in self._plan.stages if not is_light(stage) and not is_done(stage, self._store)
         ]
-        if heavy:
+        if any(stage.kind == StageKind.TRAIN for stage in heavy):
             locks = [self._lock(stage).descriptor for stage in heavy]
             self._host = StageHost(self._host_command, self._folder / "logs" / "host.log", locks)
 

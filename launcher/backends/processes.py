@@ -27,6 +27,10 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PROJECT_ROOT = Path(launcher.__file__).resolve().parent.parent
 
 
+#: What carries out one stage by itself; arguments follow.
+STAGE_COMMAND = (sys.executable, "-P", "-m", "train")
+
+
 class StageProcess(Protocol):
     @property
     def pid(self) -> int | None:
@@ -85,7 +89,7 @@ class DirectProcess:
     def __init__(self, argv: Sequence[str], log: Path, keep_open: Sequence[int]) -> None:
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "train", *argv],
+                [*STAGE_COMMAND, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -103,7 +107,7 @@ class DirectProcess:
 def become_stage(argv: Sequence[str], keep_open: int) -> NoReturn:
     """Turn this process into `python -m train STAGE …`."""
     os.set_inheritable(keep_open, True)
-    os.execve(sys.executable, [sys.executable, "-P", "-m", "train", *argv], environment())
+    os.execve(sys.executable, [*STAGE_COMMAND, *argv], environment())
 
 
 class HostedProcess:

@@ -196,7 +196,7 @@ def predict(
     detach: Detach = False,
     as_json: AsJson = False,
 ) -> None:
-    """Answer the questions of a file with a model, and score the answers.
+    """Answer the questions of a file, and score the answers.
 
     The last turn of the assistant in each record is what an answer is compared with. Of a run without --data:
     its own test file.

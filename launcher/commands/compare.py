@@ -13,6 +13,7 @@ from launcher.commands.options import AsJson, ClusterName, complete_run
 from launcher.commands.output import is_terminal, say, show_json
 
 if TYPE_CHECKING:
+    from launcher.compare.comparison import Comparison
     from launcher.reporting.collect import RunFacts
 
 _PIPE_WIDTH = 110  # columns, where no terminal says how many it has
@@ -89,11 +90,9 @@ def _read(run: str, cluster: str) -> tuple[str, RunFacts]:
         os.environ.update(before)
 
 
-def _write_page(output: Path, made: object, *, everything: bool) -> None:
-    from launcher.compare.comparison import Comparison
+def _write_page(output: Path, made: Comparison, *, everything: bool) -> None:
     from launcher.compare.page import render
     from launcher.fetch import writing
 
-    assert isinstance(made, Comparison)
     with writing(output):
         output.write_text(render(made, everything=everything), encoding="utf-8")

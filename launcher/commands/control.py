@@ -31,6 +31,7 @@ def resume(
     """
     from launcher import record
     from launcher.commands.follow import attend, stage_shown
+    from launcher.commands.starting import require_publishable
     from launcher.progress.journal import Journal
 
     place = open_place(cluster)
@@ -38,6 +39,7 @@ def resume(
     made = record.load_plan(place.store, run_id)
     if not place.pilots.is_alive(run_id):
         place.require_ready()
+        require_publishable(made, place)
         remark(_resume_point(place, made))
         Journal(place.store, run_id).submitted()
         stage_shown(place, made, run_id)

@@ -26,6 +26,7 @@ from launcher.status import Observation, classify, last_line
 
 _STAGING_POLL_S, _STAGING_EVERY_S = 0.5, 2.0
 _ANSWER_CHARACTERS = 300  # of a cell, at the end of a run
+_WHO = {"base": "before", "tuned": "after"}  # training
 _PRODUCT_NAMES = {"quantize": "gptq", "gguf": "gguf", "predict": "answers", "publish": "publish"}
 
 
@@ -129,7 +130,7 @@ def show_results(
     if results.scores:
         _say_scores(results.scores)
     if results.answers:
-        _say_answers(results.answers)
+        _say_answers(results.answers, list(results.scores))
     if results.model:
         say(f"model   {results.model}")
     for kind, path in results.products.items():
@@ -181,9 +182,14 @@ def _view(run_id: str, as_json: bool) -> View:
 
 
 def _say_scores(scores: dict[str, dict[str, float]]) -> None:
+    """A column for the base model and one for the tuned; of one model alone a line."""
+    if len(scores) == 1:
+        (alone,) = scores.values()
+        told = (f"{name.replace('_', ' ')} {value:.1f}" for name, value in alone.items())
+        say(f"scores  {' · '.join(told)}\n")
+        return
     names = list(dict.fromkeys(name for values in scores.values() for name in values))
-    titles = {"base": "before", "tuned": "after"}
-    say(f"{'scores (0 to 100)':<20}" + "".join(f"{titles[who]:>9}" for who in scores))
+    say(f"{'scores (0 to 100)':<20}" + "".join(f"{_WHO[who]:>9}" for who in scores))
     for name in names:
         values = "".join(
             f"{values[name]:9.1f}" if name in values else f"{'':>9}" for values in scores.values()
@@ -192,12 +198,14 @@ def _say_scores(scores: dict[str, dict[str, float]]) -> None:
     say()
 
 
-def _say_answers(answers: list[dict[str, str]]) -> None:
+def _say_answers(answers: list[dict[str, str]], asked: list[str]) -> None:
+    """Those of the models that were `asked`."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title="answers to the test file", title_justify="left", show_lines=True, expand=True)
-    shown = [("question", "prompt"), ("reference", "reference"), ("before", "base"), ("after", "tuned")]
+    shown = [("question", "prompt"), ("reference", "reference")]
+    shown += [(_WHO[who] if len(asked) > 1 else "answer", who) for who in asked]
     for heading, _ in shown:
         table.add_column(heading, ratio=1, overflow="fold")
     for answer in answers:

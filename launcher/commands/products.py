@@ -21,7 +21,7 @@ def fetch(
         typer.Argument(
             metavar="PRODUCT",
             help="merged, adapter, quantized, gguf, predictions, report, prepared, data or model. Left out: "
-            "the merged model, else the adapter; of a run of `slipway quantize` and its kin what it has made.",
+            "the merged model, else the adapter; of a run of `slipway quantize` and its kin, what it made.",
             show_default=False,
         ),
     ] = None,

@@ -38,6 +38,8 @@ class Verdict:
         return self.p < LEVEL
 
     def __str__(self) -> str:
+        if self.p >= 1:
+            return "no difference"
         found = "more than chance" if self.is_difference else "may be chance"
         return f"{found} ({p_text(self.p)})"
 

@@ -17,6 +17,7 @@ from launcher.compare.runs import Run
 from launcher.compare.scores import Scores
 from launcher.compare.settings import Setting, settings, shown
 from launcher.reporting.view import outcome, subtitle
+from launcher.spec.words import listed
 
 _SETTINGS_TOLD = 4  # in the summary
 
@@ -69,18 +70,22 @@ def summary(compared: Sequence[Setting], made_of: Sequence[Origin], parted: Sequ
         same = ["data", *(label for label in same if label == origins.BASE_MODEL)]
     told = []
     if same:
-        told.append(f"The same {_listed(same)}.")
+        told.append(f"The same {listed(same, 'and')}.")
     if other := [row.label for row in inputs if not row.same]:
-        told.append(f"Another {_listed(other)}.")
+        told.append(f"Another {listed(other, 'and')}.")
     differing = [row for row in compared if row.differs]
-    for row in differing[:_SETTINGS_TOLD]:
-        told.append(f"{row.field}: {' → '.join(shown(value) for value in row.values)}.")
-    if len(differing) > _SETTINGS_TOLD:
-        told.append(f"{len(differing) - _SETTINGS_TOLD} more settings differ.")
+    chosen = [row for row in differing if not row.is_derived] or differing
+    between = " → " if differing and len(differing[0].values) == 2 else " / "
+    told += [
+        f"{row.field}: {between.join(shown(value) for value in row.values)}."
+        for row in chosen[:_SETTINGS_TOLD]
+    ]
+    if rest := len(differing) - len(chosen[:_SETTINGS_TOLD]):
+        told.append(f"{rest} more setting{'s differ' if rest > 1 else ' differs'}.")
     if not differing:
         told.append("No setting differs.")
-    if changed := [row.stage for row in parted if "code" in row.whys]:
-        told.append(f"Other code or libraries made {_listed(changed)}.")
+    if changed := [row.stage for row in parted if row.code_matters]:
+        told.append(f"Other code or libraries made {listed(changed, 'and')}.")
     return told
 
 
@@ -143,7 +148,3 @@ def _score_json(row: scores.Score) -> dict[str, Any]:
 
 def _without(row: Any, *names: str) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(row).items() if name not in names}
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

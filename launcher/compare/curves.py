@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from artifacts.contract import StageKind
-from launcher.compare.runs import Run
+from launcher.compare.runs import Run, contents
 
 Axis = Literal["step", "epoch", "supervised tokens", "minutes"]
 AXES: tuple[Axis, ...] = ("step", "epoch", "supervised tokens", "minutes")
@@ -23,11 +24,16 @@ class Metric:
     title: str
     from_zero: bool = False
     last: bool = False
+    may_be_log: bool = False
 
+
+#: From this ratio of the highest to the lowest on, losses are drawn on a logarithmic axis: else the start
+#: flattens the end, where runs differ.
+_LOG_FROM = 10.0
 
 METRICS = (
-    Metric("loss", "Loss"),
-    Metric("eval_loss", "Evaluation loss", last=True),
+    Metric("loss", "Loss", may_be_log=True),
+    Metric("eval_loss", "Evaluation loss", last=True, may_be_log=True),
     Metric("learning_rate", "Learning rate", from_zero=True),
     Metric("tokens_per_second", "Tokens per second", from_zero=True),
 )
@@ -37,7 +43,7 @@ def fair_axis(runs: Sequence[Run]) -> tuple[Axis, str]:
     """The axis on which the runs have learnt from equally much at equal places, and why it is that one."""
     trained = [run for run in runs if run.training is not None]
     batches = {run.training.sequences_per_step for run in trained if run.training}
-    if len({run.key(StageKind.PREPARE) for run in trained}) > 1:
+    if len(set(contents(trained, StageKind.PREPARE))) > 1:
         if all(tokens_per_epoch(run) for run in trained):
             return (
                 "supervised tokens",
@@ -90,6 +96,12 @@ def _minutes(rows: Sequence[dict[str, Any]]) -> dict[int, float]:
             total += max(0.0, float(row.get("time_s") or 0) - float(before.get("time_s") or 0)) / 60
         spent[row["step"]] = total
     return spent
+
+
+def is_log(metric: Metric, values: Sequence[float]) -> bool:
+    """Whether the metric's axis is logarithmic, for these values of all runs."""
+    known = [value for value in values if math.isfinite(value)]
+    return metric.may_be_log and bool(known) and 0 < _LOG_FROM * min(known) <= max(known)
 
 
 def in_parts(found: Sequence[Point], end: float, parts: int, *, last: bool = False) -> list[float | None]:

@@ -14,6 +14,7 @@ from launcher.compare.runs import Run
 from launcher.reporting import products, words
 from launcher.reporting.timeline import stage_lines
 
+_SPOKEN_OF = 0.01  # relative change from which on one is better or worse
 _END_SHARE = 0.05  # of the logged steps: their mean is the loss at the end
 
 
@@ -44,7 +45,9 @@ class FigureRow:
 
     def is_better(self, run: int) -> bool | None:
         change = self.change(run)
-        return None if change is None or not self.better else (change < 0) == (self.better == "lower")
+        if change is None or not self.better or abs(change) < _SPOKEN_OF:
+            return None
+        return (change < 0) == (self.better == "lower")
 
 
 def figure_rows(runs: Sequence[Run]) -> list[FigureRow]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from artifacts.contract import Plan, StageKind, StagePlan
-from launcher.compare.runs import Run
+from launcher.compare.runs import Run, contents
 from launcher.compare.settings import flattened
 from launcher.names import short_key
 from launcher.reporting.data_view import split_order
+from launcher.spec.words import listed
 
 BASE_MODEL = "base model"
 _FIELDS_NAMED = 3
@@ -40,18 +41,31 @@ class Origin:
 @dataclass(frozen=True, kw_only=True)
 class Parting:
     """How a stage of another run came to a key of its own: `keys` of all runs, `reasons` of all but the
-    first (empty: the same artifact)."""
+    first (empty: the same artifact). `same_files`: under other keys the same bytes."""
 
     stage: str
     keys: list[str | None]
     reasons: list[str]
     whys: list[Why]
+    same_files: list[bool]
+
+    @property
+    def code_matters(self) -> bool:
+        """Whether other code or libraries alone made other files."""
+        return any(why == "code" and not same for why, same in zip(self.whys, self.same_files, strict=True))
+
+    def told(self, other: int) -> str:
+        """Of one of the runs but the first, counted from 0."""
+        reason = self.reasons[other]
+        if not reason:
+            return "the same"
+        return f"{reason}, the same files" if self.same_files[other] else reason
 
 
 def origins(runs: Sequence[Run]) -> list[Origin]:
     plans = [run.facts.plan for run in runs]
     rows = [_data(split, plans) for split in _splits(plans)]
-    rows += [_model(plans)] if any(plan.has(StageKind.MODEL) for plan in plans) else []
+    rows += [_model(runs)] if any(plan.has(StageKind.MODEL) for plan in plans) else []
     places = [f"{run.cluster}, engine {run.facts.plan.engine}" for run in runs]
     rows.append(Origin(label="cluster", values=list(places), digests=list(places)))
     versions = [_versions(run) for run in runs]
@@ -68,19 +82,25 @@ def partings(runs: Sequence[Run]) -> list[Parting]:
     for kind in StageKind:
         stages = [plan.stage(kind) if plan.has(kind) else None for plan in plans]
         if any(stages):
-            found = [_parting(stages[0], stage) for stage in stages[1:]]
+            files = contents(runs, kind)
+            found = [
+                _parting(stages[0], stage, {made.output: made.kind.value for made in plan.stages})
+                for stage, plan in zip(stages[1:], plans[1:], strict=True)
+            ]
             rows.append(
                 Parting(
                     stage=kind.value,
                     keys=[short_key(stage.key) if stage else None for stage in stages],
                     reasons=[reason for reason, _ in found],
                     whys=[why for _, why in found],
+                    same_files=[content == files[0] is not None for content in files[1:]],
                 )
             )
     return rows
 
 
-def _parting(first: StagePlan | None, other: StagePlan | None) -> tuple[str, Why]:
+def _parting(first: StagePlan | None, other: StagePlan | None, makers: Mapping[str, str]) -> tuple[str, Why]:
+    """`makers`: which stage makes what `other` reads, by its prefix in the store."""
     if first is None or other is None:
         return ("" if first is other else "only in one"), ""
     if first.key == other.key:
@@ -90,9 +110,10 @@ def _parting(first: StagePlan | None, other: StagePlan | None) -> tuple[str, Why
         named = ", ".join(fields[:_FIELDS_NAMED])
         rest = len(fields) - _FIELDS_NAMED
         return f"other {named}" + (f" and {rest} more" if rest > 0 else ""), "parameters"
-    inputs = [name for name, made in other.inputs.items() if first.inputs.get(name) != made]
-    if inputs:
-        return f"from another {' and '.join(inputs)}", "inputs"
+    read = {name: made for name, made in other.inputs.items() if first.inputs.get(name) != made}
+    if read:
+        inputs = dict.fromkeys(makers.get(made, name) for name, made in read.items())
+        return f"from another {listed(list(inputs), 'and')}", "inputs"
     return "other code or libraries", "code"
 
 
@@ -125,9 +146,9 @@ def _data(split: str, plans: Sequence[Plan]) -> Origin:
     return Origin(label=f"{split} data", values=names, digests=digests)
 
 
-def _model(plans: Sequence[Plan]) -> Origin:
-    values, digests = list[str | None](), list[str | None]()
-    for plan in plans:
+def _model(runs: Sequence[Run]) -> Origin:
+    values = list[str | None]()
+    for plan in (run.facts.plan for run in runs):
         stage = plan.stage(StageKind.MODEL) if plan.has(StageKind.MODEL) else None
         params = stage.params if stage else None
         if params is None:
@@ -138,8 +159,7 @@ def _model(plans: Sequence[Plan]) -> Origin:
             pin = (params.revision or params.sha256 or "")[:8]
             name = str(params.location or params.source).rstrip("/").rpartition("/")[2]
             values.append(f"{name} ({pin})" if pin else name)
-        digests.append(stage.key if stage else None)
-    return Origin(label=BASE_MODEL, values=values, digests=digests)
+    return Origin(label=BASE_MODEL, values=values, digests=contents(runs, StageKind.MODEL))
 
 
 def _versions(run: Run) -> dict[str, str]:

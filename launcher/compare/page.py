@@ -48,7 +48,7 @@ def view(made: Comparison, *, everything: bool = False) -> Values:
         "summary": made.summary,
         "scores": [_score(row, made.runs) for row in made.scores.rows],
         "score_notes": made.scores.notes,
-        "answered": max((count for count in made.scores.records if count), default=0),
+        "answered": " or ".join(str(count) for count in sorted({n for n in made.scores.records if n})),
         "axes": [(axis, _AXIS_LABELS[axis]) for axis in curves.axes(made.runs)],
         "axis": made.axis,
         "axis_reason": made.axis_reason,
@@ -60,9 +60,11 @@ def view(made: Comparison, *, everything: bool = False) -> Values:
         "groups": _groups(made.figures),
         "answers": [_question(index, question, made.runs) for index, question in chosen],
         "answer_choices": [
-            (word, word.partition("-")[0], label, counted[word]) for word, label in labels.items()
+            ("", "", "All", len(made.questions)),
+            *((word, word.partition("-")[0], label, counted[word]) for word, label in labels.items()),
         ],
         "answers_total": len(made.questions),
+        "shown_first": "changed" if counted["changed"] else "",
     }
 
 
@@ -115,11 +117,13 @@ def _charts(made: Comparison) -> list[Values]:
         shown_first = True
         for metric in curves.METRICS:
             series = _series(made.runs, metric, axis)
+            log = curves.is_log(metric, [y for line in series for _, y in line.points])
             chart = charts.line_chart(
                 series,
                 x_label=axis,
                 describe=words.count if metric.name == "tokens_per_second" else words.number,
                 from_zero=metric.from_zero,
+                log=log,
                 title=f"{metric.title} of {' and '.join(run.letter for run in made.runs)}",
                 points_drawn=_POINTS_DRAWN,
             )
@@ -128,7 +132,7 @@ def _charts(made: Comparison) -> list[Values]:
                 found.append(
                     {
                         "axis": axis,
-                        "title": metric.title,
+                        "title": f"{metric.title}, log scale" if log else metric.title,
                         "chart": chart,
                         "legend": legend,
                         "wide": shown_first,

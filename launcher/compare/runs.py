@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from artifacts.contract import StageKind, TrainParams
@@ -39,6 +40,16 @@ class Run:
     def key(self, kind: StageKind) -> str | None:
         plan = self.facts.plan
         return plan.stage(kind).key if plan.has(kind) else None
+
+
+def contents(runs: Sequence[Run], kind: StageKind) -> list[str | None]:
+    """What tells the runs' artifacts of a kind apart: digests of their files, as other keys may well lead to
+    the same; keys where not all are complete. None for a run without such a stage."""
+    keys = [run.key(kind) for run in runs]
+    made = [run.facts.manifests.get(kind.value) for run in runs]
+    if len(set(keys)) == 1 or any(key and not manifest for key, manifest in zip(keys, made, strict=True)):
+        return keys
+    return [manifest.content_digest if manifest else None for manifest in made]
 
 
 def read(store: Store, run_id: str) -> RunFacts:

@@ -10,15 +10,9 @@ from launcher.compare import chance
 from launcher.compare.answers import Question
 from launcher.compare.chance import Verdict
 from launcher.compare.runs import Run
+from launcher.reporting.view import SCORES
 
-NAMES = {
-    "exact_match": "Exact match",
-    "bleu4": "BLEU-4",
-    "rouge1": "ROUGE-1",
-    "rouge2": "ROUGE-2",
-    "rougeL": "ROUGE-L",
-    "perplexity": "Perplexity of references",
-}
+NAMES = {**SCORES, "perplexity": "Perplexity of references"}
 Better = Literal["higher", "lower"]
 
 

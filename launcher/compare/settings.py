@@ -42,6 +42,11 @@ class Setting:
     def differs(self) -> bool:
         return any(value != self.values[0] for value in self.values)
 
+    @property
+    def is_derived(self) -> bool:
+        """No job says it: in each run it follows from something else."""
+        return all(self.reasons)
+
 
 def settings(runs: Sequence[Run]) -> list[Setting]:
     """All of them, in the order of the jobs."""

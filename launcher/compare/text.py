@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterator, Sequence
 
 from launcher.compare import answers, curves
 from launcher.compare.answers import Question
 from launcher.compare.comparison import Comparison
 from launcher.compare.curves import Metric
+from launcher.compare.plain import clean, shortened, sparkline, table, wrapped
 from launcher.compare.runs import Run
 from launcher.compare.scores import Score
 from launcher.compare.settings import shown
@@ -17,13 +17,10 @@ from launcher.reporting import words
 from launcher.reporting.view import outcome, subtitle
 
 _MOST_WIDTH = 140  # beyond, eyes lose the line
-_GAP = 2  # spaces between columns
-_LEAST_CELL = 8
-_SPARKS = "▁▂▃▄▅▆▇█"
-_PARTS = 5  # of a curve; their means are written out
-_SPARKS_PER_PART = 4
+_SPARKS_DRAWN = 20  # letters of a curve
+_PARTS = 5  # of a curve, whose means are written out; fewer on a narrow terminal
+_PART_WIDTH = 11
 _QUESTIONS_SHOWN = 3  # of each way to differ
-_ANSWER_LINES = 3
 _IN_SENTENCES = ("changed", "all-right", "none-right")  # filters whose labels begin with a plain word
 
 
@@ -32,7 +29,7 @@ def render(made: Comparison, width: int, *, everything: bool = False) -> str:
     width = min(width, _MOST_WIDTH)
     parts = [
         "\n".join(_runs(made, width)),
-        "\n".join(_wrapped(" ".join(made.summary), width)),
+        "\n".join(wrapped(" ".join(made.summary), width)),
         "\n".join(_scores(made, width)),
         "\n".join(_curves(made, width)),
         "\n".join(_settings(made, width, everything=everything)),
@@ -48,9 +45,9 @@ def _runs(made: Comparison, width: int) -> Iterator[str]:
         state = outcome(run.facts)
         where = f" on {run.cluster}" if made.several_clusters else ""
         yield f"{run.letter}  {run.run_id}{where}  {state['text'].lower()}"
-        yield from _wrapped(" · ".join(subtitle(run.facts)), width, "   ")
+        yield from wrapped(" · ".join(subtitle(run.facts)), width, "   ")
         if state["cause"]:
-            yield from _wrapped(clean(state["cause"]), width, "   ")
+            yield from wrapped(clean(state["cause"]), width, "   ")
 
 
 def _scores(made: Comparison, width: int) -> Iterator[str]:
@@ -69,9 +66,9 @@ def _scores(made: Comparison, width: int) -> Iterator[str]:
         if not pair:
             for row in found.rows:
                 for verdict in _verdicts(row, made):
-                    yield from _wrapped(f"{row.label}, {verdict}", width)
+                    yield from wrapped(f"{row.label}, {verdict}", width)
     for note in found.notes:
-        yield from _wrapped(note, width)
+        yield from wrapped(note, width)
 
 
 def _verdicts(row: Score, made: Comparison) -> list[str]:
@@ -97,34 +94,33 @@ def _curves(made: Comparison, width: int) -> Iterator[str]:
     ends = [points[-1][0] for run in made.runs if (points := curves.points(run, found[0], made.axis))]
     end = max(ends, default=0.0)
     reason = f": {made.axis_reason}" if made.axis_reason else ""
-    yield from _wrapped(f"Curves by {made.axis}{reason}", width)
-    cells = [f"≤ {words.number(end * (part + 1) / _PARTS)}" for part in range(_PARTS)]
-    rows = [row for metric in found for row in _curve_rows(made.runs, metric, made.axis, end)]
+    yield from wrapped(f"Curves by {made.axis}{reason}", width)
+    parts = max(1, min(_PARTS, (width - _SPARKS_DRAWN) // _PART_WIDTH - 2))
+    cells = [f"≤ {words.number(end * (part + 1) / parts)}" for part in range(parts)]
+    rows = [row for metric in found for row in _curve_rows(made.runs, metric, made.axis, end, parts)]
     yield from table(["", "", "", *cells], rows, width, right_from=3)
 
 
-def _curve_rows(runs: Sequence[Run], metric: Metric, axis: curves.Axis, end: float) -> Iterator[list[str]]:
+def _curve_rows(
+    runs: Sequence[Run], metric: Metric, axis: curves.Axis, end: float, parts: int
+) -> Iterator[list[str]]:
     show = words.count if metric.name == "tokens_per_second" else words.number
     found = [curves.points(run, metric, axis) for run in runs]
-    fine = [curves.in_parts(each, end, _PARTS * _SPARKS_PER_PART, last=metric.last) for each in found]
+    fine = [curves.in_parts(each, end, _SPARKS_DRAWN, last=metric.last) for each in found]
     values = [value for each in fine for value in each if value is not None and math.isfinite(value)]
     if not values:
         return
     low, high = 0.0 if metric.from_zero else min(values), max(values)
+    log = curves.is_log(metric, values)
     for index, (run, each) in enumerate(zip(runs, found, strict=True)):
-        coarse = curves.in_parts(each, end, _PARTS, last=metric.last)
+        coarse = curves.in_parts(each, end, parts, last=metric.last)
         numbers = [show(value) if value is not None else "–" for value in coarse]
-        yield [metric.title if index == 0 else "", run.letter, sparkline(fine[index], low, high), *numbers]
-
-
-def sparkline(values: Sequence[float | None], low: float, high: float) -> str:
-    """A letter for each value, a blank for none."""
-    span = (high - low) or 1.0
-    top = len(_SPARKS) - 1
-    return "".join(
-        " " if value is None or not math.isfinite(value) else _SPARKS[round((value - low) / span * top)]
-        for value in values
-    )
+        yield [
+            metric.title if index == 0 else "",
+            run.letter,
+            sparkline(fine[index], low, high, log=log),
+            *numbers,
+        ]
 
 
 def _settings(made: Comparison, width: int, *, everything: bool) -> Iterator[str]:
@@ -139,7 +135,7 @@ def _settings(made: Comparison, width: int, *, everything: bool) -> Iterator[str
         yield from table([heading, *_letters(made)], rows, width)
     if same and not everything:
         plural = "s are" if same > 1 else " is"
-        yield f"{same} other setting{plural} the same (--all shows them)"
+        yield from wrapped(f"{same} other setting{plural} the same (--all shows them)", width)
 
 
 def _origins(made: Comparison, width: int, *, everything: bool) -> Iterator[str]:
@@ -160,7 +156,7 @@ def _origins(made: Comparison, width: int, *, everything: bool) -> Iterator[str]
     yield from table(
         ["Stages", *_letters(made)],
         [
-            [row.stage, row.keys[0] or "–", *(reason or "the same" for reason in row.reasons)]
+            [row.stage, row.keys[0] or "–", *(row.told(index) for index in range(len(row.reasons)))]
             for row in made.partings
         ],
         width,
@@ -192,7 +188,7 @@ def _answers(made: Comparison, width: int, *, everything: bool) -> Iterator[str]
         for word, label in labels
         if counted[word]
     )
-    yield from _wrapped(f"Answers to {len(made.questions)} common questions: {told}", width)
+    yield from wrapped(f"Answers to {len(made.questions)} common questions: {told}", width)
     shown_words = [word for word in answers.filters(made.runs) if word.startswith(("gained", "lost"))]
     chosen = _chosen(made, shown_words, everything=everything)
     for question in chosen:
@@ -201,7 +197,8 @@ def _answers(made: Comparison, width: int, *, everything: bool) -> Iterator[str]
     rest = counted["changed"] - len(chosen)
     if rest > 0:
         yield ""
-        yield f"{rest} more differ (--all shows them, --output FILE.html a page with all)"
+        told = f"{rest} more differ (--all shows them, --output FILE.html a page with all)"
+        yield from wrapped(told, width)
 
 
 def _chosen(made: Comparison, wanted: Sequence[str], *, everything: bool) -> list[Question]:
@@ -222,40 +219,12 @@ def _chosen(made: Comparison, wanted: Sequence[str], *, everything: bool) -> lis
 def _question(question: Question, runs: Sequence[Run], width: int) -> Iterator[str]:
     last = question.prompt[-1] if question.prompt else {}
     asked = str(last.get("content", "")) if isinstance(last, dict) else ""
-    yield from _short(f"? {clean(asked)}", width)
-    yield from _short(f"= {clean(question.reference)}", width, "  ")
+    yield from shortened(f"? {clean(asked)}", width)
+    yield from shortened(f"= {clean(question.reference)}", width, "  ")
     for run, answer, right in zip(runs, question.answers, question.right, strict=True):
         if answer is not None:
             mark = "✓" if right else "✗"
-            yield from _short(f"{run.letter} {mark} {clean(answer) or '(nothing)'}", width, "  ")
-
-
-def table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, right_from: int | None = None
-) -> list[str]:
-    """Columns that share `width`: the widest give way first, and what does not fit is cut. From
-    `right_from` on they are set to the right."""
-    cells = [list(headings), *(list(row) for row in rows)]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(headings))]
-    while sum(widths) + _GAP * (len(widths) - 1) > width and max(widths) > _LEAST_CELL:
-        widths[widths.index(max(widths))] -= 1
-    return [
-        (" " * _GAP)
-        .join(
-            _cut(cell, size).rjust(size)
-            if right_from is not None and index >= right_from
-            else _cut(cell, size).ljust(size)
-            for index, (cell, size) in enumerate(zip(row, widths, strict=True))
-        )
-        .rstrip()
-        for row in cells
-    ]
-
-
-def clean(text: str) -> str:
-    """In one line, and nothing in it that a terminal would take for an order."""
-    line = " ".join(text.split())
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
+            yield from shortened(f"{run.letter} {mark} {clean(answer) or '(nothing)'}", width, "  ")
 
 
 def _letters(made: Comparison) -> list[str]:
@@ -268,22 +237,3 @@ def _signed(gain: float | None) -> str:
 
 def _bracketed(text: str) -> str:
     return f" ({text})" if text else ""
-
-
-def _cut(text: str, size: int) -> str:
-    return text if len(text) <= size else f"{text[: size - 1]}…"
-
-
-def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent)
-
-
-def _short(text: str, width: int, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        text,
-        width,
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        max_lines=_ANSWER_LINES,
-        placeholder=" …",
-    )

@@ -15,13 +15,12 @@ from artifacts.contract import ImageParams, StagePlan
 from artifacts.manifest import ArtifactWriter
 from artifacts.store import Store
 from launcher.errors import ClusterError
-from launcher.images import builders, command
+from launcher.images import builders, command, flash_attention, llama_cpp
 from launcher.images.builders import Builder, Target
 from launcher.images.command import Say
 from launcher.images.context import WHEELS, build_context, settle
-from launcher.images.flash_attention import Wheel, wheel_of
 from launcher.images.registry import find_digest
-from launcher.images.wheels import fetch_wheel, keep_wheel
+from launcher.images.wheels import Wheel, fetch_wheels, keep_wheels
 from launcher.names import SHORT_KEY_DIGITS
 from launcher.spec.kubernetes import KubernetesCluster
 from launcher.stages.code import ROOT
@@ -96,6 +95,8 @@ def _build(build: Builds, targets: list[str]) -> None:
     with build_context(build.root) as context:
         if build.params.flash_attention:
             _add_flash_attention(build, builder, context)
+        if build.params.gguf:
+            _add_llama_cpp(build, builder, context)
         settle(context)
         for name in targets:
             started_s = time.monotonic()
@@ -106,24 +107,40 @@ def _build(build: Builds, targets: list[str]) -> None:
 
 
 def _add_flash_attention(build: Builds, builder: Builder, context: Path) -> None:
-    """Put the wheel into the context: the store's, or, once for each combination, one that is compiled."""
-    wheel = wheel_of(build.root, PYTHON, build.params.architectures)
-    if fetch_wheel(build.store, wheel, context / WHEELS) is None:
-        _compile(build, builder, context, wheel)
-    build.say(f"flash-attention {wheel.version}: {wheel.prefix}")
+    wheel = flash_attention.wheel_of(build.root, PYTHON, build.params.architectures)
+    arguments = {"ARCHITECTURES": " ".join(build.params.architectures)}
+    about = f"{wheel.name} {wheel.version} for {wheel.architectures}: this takes an hour"
+    _add_wheels(build, builder, context, wheel, arguments, about)
 
 
-def _compile(build: Builds, builder: Builder, context: Path, wheel: Wheel) -> None:
-    build.say(f"compiling flash-attention {wheel.version} for {wheel.architectures}: this takes an hour")
+def _add_llama_cpp(build: Builds, builder: Builder, context: Path) -> None:
+    """llama.cpp's wheels, and the lock of what they need beside the image's libraries."""
+    wheel = llama_cpp.wheel_of(build.root, build.params.base)
+    about = f"{wheel.name} {wheel.version}: this takes about 4 minutes of two cores"
+    _add_wheels(build, builder, context, wheel, {}, about)
+    _, others = llama_cpp.split_lock((build.root / "requirements/gguf.lock").read_text())
+    (context / WHEELS / "gguf.lock").write_text(others)
+
+
+def _add_wheels(
+    build: Builds, builder: Builder, context: Path, wheel: Wheel, arguments: dict[str, str], about: str
+) -> None:
+    """Put the wheels into the context: the store's, or, once for each combination, what is compiled."""
+    if not fetch_wheels(build.store, wheel, context / WHEELS):
+        build.say(f"compiling {about}")
+        _compile(build, builder, context, wheel, {"BASE": build.params.base, **arguments})
+    build.say(f"{wheel.name} {wheel.version}: {wheel.prefix}")
+
+
+def _compile(build: Builds, builder: Builder, context: Path, wheel: Wheel, arguments: dict[str, str]) -> None:
     settle(context)
-    arguments = {"BASE": build.params.base, "ARCHITECTURES": " ".join(build.params.architectures)}
-    target = _target(build, "flash-attention-wheel", context, arguments)
+    target = _target(build, f"{wheel.name}-wheel", context, arguments)
     output = build.cluster.work_folder / "images" / f"wheel-{wheel.key[:SHORT_KEY_DIGITS]}"
     shutil.rmtree(output, ignore_errors=True)
     words = builders.export_command(builder, target, str(output))
-    command.run(words, build.log, build.say, "flash-attention")
-    keep_wheel(build.store, wheel, output)
-    fetch_wheel(build.store, wheel, context / WHEELS)
+    command.run(words, build.log, build.say, wheel.name)
+    keep_wheels(build.store, wheel, output)
+    fetch_wheels(build.store, wheel, context / WHEELS)
     shutil.rmtree(output)
 
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 GB = 10**9
 #: Memory of one nvcc thread at its peak: 3.2 to 5.0 GB were seen with torch 2.9 and CUDA 12.8
@@ -27,6 +28,9 @@ _COMPILED_FOR = {8: 80, 9: 90, 10: 100, 12: 120}
 @dataclass(frozen=True, kw_only=True)
 class Wheel:
     """The combination that a wheel is compiled for. Nothing else is in its key."""
+
+    name: ClassVar[str] = "flash-attention"
+    files: ClassVar[int] = 1  # wheels that a build makes
 
     version: str  # of flash-attention
     torch: str
@@ -44,7 +48,7 @@ class Wheel:
     @property
     def prefix(self) -> str:
         """Its folder in the store."""
-        return f"wheels/flash-attention/{self.key}"
+        return f"wheels/{self.name}/{self.key}"
 
 
 def wheel_of(root: Path, python: str, capabilities: Iterable[str], machine: str = "x86_64") -> Wheel:

@@ -47,4 +47,5 @@ def _content(params: ImageParams) -> str:
     if params.given is not None:
         return "given"
     architectures = " ".join(params.architectures)
-    return params.base + (f" + flash-attention for {architectures}" if params.flash_attention else "")
+    flash_attention = f" + flash-attention for {architectures}" if params.flash_attention else ""
+    return params.base + flash_attention + (" + llama.cpp" if params.gguf else "")

@@ -16,14 +16,16 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 NAME = "llama-cpp-python"
-#: The converter's package, and its wheel.
+#: The converter's package and wheel (as in `launcher.machine` and `train.gguf_files.convert`).
 CONVERTER = "llama_cpp_converter"
 #: Of the converter, below `vendor/llama.cpp/` in the source.
 CONVERTER_PARTS = ("convert_hf_to_gguf.py", "conversion", "gguf-py/gguf", "LICENSE")
 #: x86-64-v3 (AVX2, FMA, F16C, BMI2: Intel since 2013, AMD since 2015) and, on other machines, their baseline:
-#: never what only the compiling machine has. No tools, tests or image readers.
+#: never what only the compiling machine has. No tools, tests, image readers, nor the library that programs of
+#: llama.cpp share, which takes longer to compile than all that Python uses.
 OPTIONS = {
     "GGML_NATIVE": "OFF",
     "GGML_SSE42": "ON",
@@ -33,6 +35,7 @@ OPTIONS = {
     "GGML_FMA": "ON",
     "GGML_F16C": "ON",
     "LLAVA_BUILD": "OFF",
+    "LLAMA_BUILD_COMMON": "OFF",
     "LLAMA_BUILD_TESTS": "OFF",
 }
 #: llama.cpp's own install rules put everything a second time beside the package: into site-packages/lib.
@@ -44,9 +47,11 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # ZIP's first day: equal sources give equal byte
 class Wheel:
     """The combination that a wheel is compiled for. Nothing else is in its key."""
 
+    name: ClassVar[str] = "llama-cpp"
+    files: ClassVar[int] = 2  # with the converter's
+
     version: str  # of llama-cpp-python
-    python: str  # "3.12"
-    platform: str  # machine and C library, or the image that it is compiled in
+    platform: str  # Python, machine and C library, or the image that it is compiled in
     options: tuple[str, ...] = tuple(f"{name}={value}" for name, value in OPTIONS.items())
 
     @property
@@ -58,16 +63,16 @@ class Wheel:
     @property
     def prefix(self) -> str:
         """Its folder in a store."""
-        return f"wheels/llama-cpp/{self.key}"
+        return f"wheels/{self.name}/{self.key}"
 
 
-def wheel_of(root: Path, python: str, platform: str) -> Wheel:
+def wheel_of(root: Path, platform: str) -> Wheel:
     """The wheel that the lock below `root` asks for. Raises KeyError where it lacks llama.cpp."""
     lock = (root / "requirements/gguf.lock").read_text()
     found = re.search(rf"^{NAME}==([^\s;\\]+)", lock, re.M)
     if found is None:
         raise KeyError(NAME)
-    return Wheel(version=found[1], python=python, platform=platform)
+    return Wheel(version=found[1], platform=platform)
 
 
 def environment(cores: int) -> dict[str, str]:
@@ -89,6 +94,12 @@ def pip_commands(python: str, folder: str, tools: str, output: str) -> list[list
         [*pip, "download", "--quiet", *unbuilt, *locked, f"{folder}/llama.lock"],
         [*pip, "wheel", *here, f"{folder}/source"],
     ]
+
+
+def with_options_kept(cmake: str) -> str:
+    """llama-cpp-python's CMakeLists.txt without what overrules an option of ours on its way to llama.cpp."""
+    forced = re.compile(r"^ *set\((\w+) [^)]* FORCE\) *$\n", re.M)
+    return forced.sub(lambda line: "" if line[1] in OPTIONS else line[0], cmake)
 
 
 def split_lock(lock: str) -> tuple[str, str]:

@@ -44,13 +44,18 @@ def after(found: Findings, cell: Cell) -> list[After]:
     if wanted is None:
         stages: list[After] = [*(() if refusal else ("merge",)), *(("predict",) if has_test else ())]
         reason = "the default where there is data.test" if has_test else "the default without data.test"
-        found.say("after", stages, f"no merge: {refusal.why}" if refusal else reason)
-        return stages
-    stages = sorted(wanted, key=AFTER.index)
-    needs = [stage for stage in stages if stage in _OF_WHOLE_MODELS]
-    if needs and "merge" not in stages and not (needs == ["predict"] and (refusal or is_whole(cell))):
-        stages.insert(0, "merge")
-        found.say("after", stages, f"{needs[0]} takes the merged model")
+        reasons = [f"no merge: {refusal.why}" if refusal else reason]
+    else:
+        stages, reasons = sorted(wanted, key=AFTER.index), []
+        needs = [stage for stage in stages if stage in _OF_WHOLE_MODELS]
+        if needs and "merge" not in stages and not (needs == ["predict"] and (refusal or is_whole(cell))):
+            stages.insert(0, "merge")
+            reasons.append(f"{needs[0]} takes the merged model")
+    if cell.quantization == "gptq" and "merge" in stages and "quantize" not in stages:
+        stages.insert(1, "quantize")
+        reasons.append("the base is quantized: merged into merge.original, its adapter is quantized again")
+    if reasons:
+        found.say("after", stages, "; ".join(reasons))
     return stages
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from artifacts.contract import Derived
 from launcher.memory import bytes_text
@@ -16,8 +16,8 @@ from launcher.stages.sources import Source
 PREFIX = "cluster."
 
 
-def derived(profile: KubernetesCluster, workers: int, source: Source) -> list[Derived]:
-    """The lines, for the plan."""
+def derived(profile: KubernetesCluster, workers: int, models: Mapping[str, Source]) -> list[Derived]:
+    """The lines, for the plan. `models`: those that it takes, by the name of their upload."""
     placement = place(workers, profile)
     lines = [
         ("namespace", profile.namespace, _context(profile)),
@@ -25,7 +25,7 @@ def derived(profile: KubernetesCluster, workers: int, source: Source) -> list[De
         ("worker", worker_pod(placement, profile).cpus, _worker(placement, profile)),
         *_network(placement, profile),
         ("image", profile.image.builder, _image(profile)),
-        *_upload(source),
+        *_uploads(models),
     ]
     return [Derived(field=PREFIX + name, value=value, reason=reason) for name, value, reason in lines]
 
@@ -73,13 +73,12 @@ def _image(profile: KubernetesCluster) -> str:
     return f"built here with {image.builder} and pushed to {image.registry}, unless it is there"
 
 
-def _upload(source: Source) -> Iterator[tuple[str, int, str]]:
-    if source.params is not None and on_this_machine(source.params):
-        size = bytes_text(source.size_bytes)
-        reason = (
-            f"{size} from {source.params.location} to the store, once: pods see no folder of this machine"
-        )
-        yield "upload", source.size_bytes, reason
+def _uploads(models: Mapping[str, Source]) -> Iterator[tuple[str, int, str]]:
+    for name, source in models.items():
+        if source.params is not None and on_this_machine(source.params):
+            size, place = bytes_text(source.size_bytes), source.params.location
+            reason = f"{size} from {place} to the store, once: pods see no folder of this machine"
+            yield name, source.size_bytes, reason
 
 
 def _counted(number: int, noun: str) -> str:

@@ -27,6 +27,7 @@ class Trained(NamedTuple):
     model: StagePlan
     prepare: StagePlan
     train: StagePlan
+    original: StagePlan | None = None  # what a quantized model was made of
 
 
 def chain(job: Job, trained: Trained, resolved: Resolved, code: CodeDigest) -> list[StagePlan]:
@@ -34,7 +35,8 @@ def chain(job: Job, trained: Trained, resolved: Resolved, code: CodeDigest) -> l
     after, made = resolved.after, dict[StageKind, StagePlan]()
     whole = trained.train
     if "merge" in after:
-        whole = made[StageKind.MERGE] = export.merge(merge_params(job), trained.model, trained.train, code)
+        base = trained.original or trained.model
+        whole = made[StageKind.MERGE] = export.merge(merge_params(job), base, trained.train, code)
     if "quantize" in after:
         made[StageKind.QUANTIZE] = export.quantize(quantize_params(job), whole, trained.prepare, code)
     if "gguf" in after:
@@ -74,7 +76,7 @@ def quantize_params(job: Job) -> QuantizeParams:
         calibration_length=wanted.calibration_length,
         max_perplexity_increase=wanted.max_perplexity_increase,
         seed=wanted.seed,
-        trust_remote_code=job.model.trust_remote_code,
+        trust_remote_code=(job.merge.original or job.model).trust_remote_code,
     )
 
 

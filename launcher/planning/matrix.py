@@ -77,6 +77,7 @@ class Cell:
     optimizer: Optimizer = "adamw"
     gradient_checkpointing: bool = False
     merge: bool = False
+    original: bool = False  # merge.original names the unquantized model
     options: frozenset[Option] = frozenset()
     architecture: str = ""
 
@@ -316,9 +317,11 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "an adapter can't be merged into GPTQ weights",
-        "write after: [predict] or [], or train on the unquantized base with quantization: nf4",
+        "name the model that the base was made of as merge.original, which the adapter is merged into and "
+        "quantized again, or write after: [predict] or []",
         "QwenLM/Qwen#542, hiyouga/LlamaFactory#1545",
         "after",
+        unless={"original": (True,)},
         quantization=("gptq",),
         merge=(True,),
     ),

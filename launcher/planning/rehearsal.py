@@ -21,7 +21,13 @@ ACCUMULATION = 2  # passes per optimizer step, so that accumulation is rehearsed
 ANSWERS = 8
 ANSWER_TOKENS = 16
 #: A few steps leave a model that has learnt next to nothing: its perplexity bounds nothing.
-_QUANTIZE = {"calibration_sequences": 8, "calibration_length": MAX_LENGTH, "max_perplexity_increase": 1e9}
+#: Groups as small as they come fit a twin's layers.
+_QUANTIZE = {
+    "group_size": 32,
+    "calibration_sequences": 8,
+    "calibration_length": MAX_LENGTH,
+    "max_perplexity_increase": 1e9,
+}
 _SUFFIX = "-rehearsal"
 _NAME_LENGTH = 30
 

@@ -125,6 +125,7 @@ def _cell(
         device="gpu" if found.hardware.gpu else "cpu",
         optimizer=job.training.optimizer,
         gradient_checkpointing=job.training.gradient_checkpointing is True,
+        original=job.merge.original is not None,
         options=method.options(job.method),
         architecture=size.architecture if size else "",
     )

@@ -135,7 +135,8 @@ def _image_summary(params: ImageParams) -> str:
     if params.given is not None:
         return f"given, nothing to build: {params.given}"
     flash = f", flash-attention for {', '.join(params.architectures)}" if params.flash_attention else ""
-    return f"build from {params.base} unless {params.repository} has it{flash}"
+    llama = ", llama.cpp" if params.gguf else ""
+    return f"build from {params.base} unless {params.repository} has it{flash}{llama}"
 
 
 def _size(files: Sequence[DataFile]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,9 +32,10 @@ def before_and_after(rows: Sequence[Mapping[str, Any]]) -> list[Values]:
 
 def choices(cards: Sequence[Values]) -> list[tuple[str, str, str, int]]:
     """The filters above the cards: word, spot, label, how many."""
+    counted = Counter(card["change"] for card in cards)
     return [
-        (change, change, label, sum(card["change"] == change for card in cards))
-        for change, label in CHANGES.items()
+        ("", "", "All", len(cards)),
+        *((change, change, label, counted[change]) for change, label in CHANGES.items()),
     ]
 
 

@@ -34,16 +34,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps [low, high] to [start, end] in pixels."""
+    """Maps [low, high] to [start, end] in pixels; with `log` equal ratios to equal lengths."""
 
     low: float
     high: float
     start: float
     end: float
+    log: bool = False
 
     def __call__(self, value: float) -> float:
-        span = (self.high - self.low) or 1.0
-        return self.start + (value - self.low) / span * (self.end - self.start)
+        low, high, at = (math.log(v) if self.log else v for v in (self.low, self.high, value))
+        return self.start + (at - low) / ((high - low) or 1.0) * (self.end - self.start)
 
 
 def line_chart(
@@ -52,21 +53,23 @@ def line_chart(
     x_label: str,
     describe: Callable[[float], str] = words.number,
     from_zero: bool = False,
+    log: bool = False,
     title: str = "",
     points_drawn: int = _POINTS_DRAWN,
 ) -> Markup | None:
     """None where no series has a finite point. `title` is read out; of a series about `points_drawn` points
-    are kept."""
+    are kept. With `log`, where all values are above 0, the vertical axis is logarithmic."""
     kept = [_finite(line) for line in series]
     kept = [line for line in kept if line.points]
     if not kept:
         return None
     xs = [x for line in kept for x, _ in line.points]
     ys = [y for line in kept for _, y in line.points]
-    y_ticks = ticks(0.0 if from_zero else min(ys), max(ys), 5)
+    log = log and min(ys) > 0
+    y_ticks = log_ticks(min(ys), max(ys)) if log else ticks(0.0 if from_zero else min(ys), max(ys), 5)
     low, high = min(xs), max(xs)
     x = Scale(low, high if high > low else low + 1, _LEFT, WIDTH - _RIGHT)
-    y = Scale(min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys)), HEIGHT - _BOTTOM, _TOP)
+    y = Scale(min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys)), HEIGHT - _BOTTOM, _TOP, log)
     parts = [_grid(y_ticks, y, describe), _x_axis(low, high, x, x_label)]
     for line in kept:
         if line.smooth and len(line.points) >= _SMOOTHED_FROM:
@@ -128,6 +131,17 @@ def ticks(low: float, high: float, wanted: int) -> list[float]:
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """The values 1, 2 and 5 times a power of ten that enclose [low, high], both above 0; over more than three
+    powers the powers alone."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    factors = (1, 2, 5) if last - first <= 3 else (1,)
+    values = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+    below = [value for value in values if value <= low * (1 + 1e-9)]
+    above = [value for value in values if value >= high * (1 - 1e-9)]
+    return [value for value in values if below[-1] <= value <= above[0]]
 
 
 def smoothed(points: Sequence[Point]) -> list[Point]:

@@ -52,7 +52,7 @@ if (answers.length) {
   const buttons = [...document.querySelectorAll("[data-show]")];
   const more = document.getElementById("more");
   const texts = answers.map((answer) => answer.textContent.toLowerCase());
-  let change = "";
+  let change = buttons.find((button) => button.getAttribute("aria-pressed") === "true").dataset.show;
   let all = answers.length <= SHOWN_AT_FIRST + 2;
 
   const update = () => {

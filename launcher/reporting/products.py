@@ -65,20 +65,26 @@ def _merged(plan: Plan, manifests: Mapping[str, Manifest]) -> Iterator[Figure]:
     remark = f"{words.count(parameters)} parameters" if parameters else ""
     yield _size("merge", "Size", made.size_bytes, remark)
     if (drift := _number(made.facts.get("drift"))) is not None:
-        remark = f"of the merged model's logits from base and adapter; the bound is {params.max_drift:g}"
+        remark = f"of the logits' deviation, from base and adapter; the bound is {params.max_drift:g}"
         yield Figure(
             stage="merge", label="Drift", value=drift, text=words.number(drift), remark=remark, better="lower"
+        )
+    if (share := _number(made.facts.get("same_top_token"))) is not None:
+        remark = "positions whose likeliest token is that of base and adapter"
+        text = words.share(share)
+        yield Figure(
+            stage="merge", label="Same token", value=share, text=text, remark=remark, better="higher"
         )
 
 
 def _quantized(plan: Plan, manifests: Mapping[str, Manifest]) -> Iterator[Figure]:
     made, params = manifests["quantize"], plan.stage(StageKind.QUANTIZE).params
-    before = manifests.get("merge") or manifests.get("model")
     bits = made.facts.get("bits", params.bits)
     groups = f"groups of {params.group_size}" if params.group_size > 0 else "one group a row"
     yield Figure(stage="quantize", label="Bits", value=bits, text=str(bits), remark=groups)
-    share = f"{made.size_bytes / before.size_bytes:.0%} of {words.size(before.size_bytes)}" if before else ""
-    yield _size("quantize", "Size", made.size_bytes, share)
+    before, now = (_number(made.facts.get(f"bytes_{when}")) for when in ("before", "after"))
+    share = f"weights, {now / before:.0%} of {words.size(before)}" if before and now else ""
+    yield _size("quantize", "Size", now or made.size_bytes, share)
     after, unquantized = (_number(made.facts.get(f"perplexity_{when}")) for when in ("after", "before"))
     if after is not None:
         told = f"before {words.number(unquantized)}, {after / unquantized - 1:+.1%}" if unquantized else ""
@@ -100,13 +106,21 @@ def _gguf(plan: Plan, manifests: Mapping[str, Manifest]) -> Iterator[Figure]:
     named = f"{plan.stage(StageKind.GGUF).params.name}-"
     for name, size_bytes in files.items():
         yield _size("gguf", str(name).removeprefix(named).removesuffix(".gguf"), size_bytes, str(name))
-    for fact, label, remark in (
-        ("same_tokens", "Same tokens", "token ids in llama.cpp and in transformers"),
-        ("same_answers", "Same answers", "greedy answers of llama.cpp and of transformers"),
-    ):
-        if (value := made.facts.get(fact)) is not None:
-            text = _check(value)
-            yield Figure(stage="gguf", label=label, value=text, text=text, remark=remark)
+    if isinstance(same := made.facts.get("same_tokens"), bool):
+        text = "yes" if same else "no"
+        remark = "token ids in llama.cpp and in transformers"
+        yield Figure(stage="gguf", label="Same tokens", value=text, text=text, remark=remark)
+    shares = made.facts.get("same_answers")
+    for kind, share in shares.items() if isinstance(shares, dict) else ():
+        if (value := _number(share)) is not None:
+            yield Figure(
+                stage="gguf",
+                label=f"Same answers, {kind}",
+                value=value,
+                text=f"{value:.0%}",
+                remark="of llama.cpp and of transformers, greedy",
+                better="higher",
+            )
 
 
 def _published(plan: Plan, manifests: Mapping[str, Manifest]) -> Iterator[Figure]:
@@ -115,12 +129,6 @@ def _published(plan: Plan, manifests: Mapping[str, Manifest]) -> Iterator[Figure
         revision = str(facts.get("revision") or "")
         remark = f"revision {revision}" if revision else ""
         yield Figure(stage="publish", label="Address", value=str(address), text=str(address), remark=remark)
-
-
-def _check(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return words.number(value) if isinstance(value, float | int) else str(value)
 
 
 def _number(value: Any) -> float | None:

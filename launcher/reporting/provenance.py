@@ -17,6 +17,7 @@ Values = dict[str, Any]
 
 _JOB_ORDER = (
     *(
+        "command",
         "name",
         "model",
         "data",

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from artifacts.contract import StageKind
+from artifacts.contract import Method, StageKind, TrainParams
 from launcher.reporting import answers, charts, data_view, products, provenance, words
 from launcher.reporting.charts import Series
 from launcher.reporting.collect import RunFacts
@@ -14,6 +14,16 @@ from launcher.reporting.timeline import Clock, StageLine, stage_lines
 
 Values = dict[str, Any]
 
+METHODS: dict[Method, str] = {
+    "full": "full fine-tuning",
+    "partial": "partial fine-tuning",
+    "lora": "LoRA",
+    "prefix_tuning": "prefix tuning",
+    "p_tuning_v2": "P-tuning v2",
+    "prompt_tuning": "prompt tuning",
+    "llama_adapter": "LLaMA-Adapter",
+    "ia3": "IA3",
+}
 SCORES = {
     "exact_match": "Exact match",
     "bleu4": "BLEU-4",
@@ -82,13 +92,22 @@ def subtitle(facts: RunFacts) -> list[str]:
     if model := kinds.get(StageKind.MODEL):
         twin = f"tiny {model.twin.architecture} twin" if model.twin else None
         parts.append(twin or str(model.location or model.source).rstrip("/").rpartition("/")[2])
+    if adapter := kinds.get(StageKind.ADAPTER):
+        parts.append(f"adapter {str(adapter.location).rstrip('/').rpartition('/')[2]}")
     if train := kinds.get(StageKind.TRAIN):
-        lora = train.lora
-        parts.append(f"LoRA, rank {lora.rank}" if lora else "full fine-tuning")
+        parts.append(method_words(train))
         parts.append(f"{train.epochs:g} epochs" if train.epochs else f"{train.steps} steps")
         workers = f"{train.world_size} worker{'s' * (train.world_size > 1)}"
         parts.append(f"{workers} ({train.accelerator or 'CPU'}), {train.strategy}, {train.precision}")
     return parts
+
+
+def method_words(train: TrainParams) -> str:
+    """`LoRA, rank 16, base in nf4`."""
+    name = METHODS[train.method]
+    if lora := train.lora:
+        name = f"{'rs' if lora.rslora else ''}{'DoRA' if lora.dora else 'LoRA'}, rank {lora.rank}"
+    return name if train.quantization == "none" else f"{name}, base in {train.quantization}"
 
 
 def score_cards(facts: RunFacts) -> list[Values]:

@@ -128,7 +128,8 @@ class Job(Section):
                 (asks, "data.test"), "predict needs questions to answer", "name a file in data.test"
             )
         for section in self.given("quantize", "gguf", "publish"):
-            if section not in after:
+            requantized = section == "quantize" and self.merge.original is not None
+            if section not in after and not requantized:
                 why = f"the stage {section} is not in `after`, so these settings have no effect"
                 yield Conflict((section, "after"), why, f"write after: [{listed_stages(after, section)}]")
         if "publish" in after and self.publish.to is None:

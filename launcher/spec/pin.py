@@ -42,15 +42,19 @@ def pin_job(path: str | Path) -> list[Change]:
     A branch or tag in `model.revision` is resolved to its commit; a full commit is left alone. The digest of
     an artifact in a store is always looked up again. Raises UserError, ClusterError (the network)."""
     path = Path(path)
-    return [*_pin_model(path), *_pin_data(path)]
+    if not isinstance(parse_mapping(read_text(path), str(path)).value.get("model"), dict):
+        raise UserError(Problem(where=f"{path}:1:1", what="model", why="there is no model to pin"))
+    return [*_pin_model(path, ("model",)), *_pin_model(path, ("merge", "original")), *_pin_data(path)]
 
 
-def _pin_model(path: Path) -> list[Change]:
+def _pin_model(path: Path, section: tuple[str, ...]) -> list[Change]:
+    """The model that the section names, if there is such a section."""
     text = read_text(path)
     document = parse_mapping(text, str(path))
-    model = document.value.get("model")
+    model = _at(document.value, section)
     if not isinstance(model, dict):
-        raise UserError(Problem(where=f"{path}:1:1", what="model", why="there is no model to pin"))
+        return []
+    named = ".".join(section)
     source = next((name for name in ("hub", "store") if model.get(name) is not None), None)
     if source is None:
         return []
@@ -59,15 +63,22 @@ def _pin_model(path: Path) -> list[Change]:
     try:
         after = _commit(model) if source == "hub" else artifact_digest(_address(model["store"], path))
     except NotFoundError as error:
-        place = document.keys["model", source]
-        what = f"model.{source}: {shown(model[source])}"
+        place = document.keys[*section, source]
+        what = f"{named}.{source}: {shown(model[source])}"
         where = f"{path}:{place.line}:{place.column}"
         raise UserError(Problem(where=where, what=what, why=error.why, way_out=error.way_out)) from None
     if after == before:
         return []
     written = f'"{after}"' if after.isdigit() else after
-    _replace(path, _edited(text, document, path, ("model", source), field, after, written))
-    return [Change(f"model.{field}", None if before is None else str(before), after)]
+    _replace(path, _edited(text, document, path, (*section, source), field, after, written))
+    return [Change(f"{named}.{field}", None if before is None else str(before), after)]
+
+
+def _at(value: Any, section: tuple[str, ...]) -> Any:
+    """What a mapping holds there; None where there is no such section."""
+    for name in section:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _pin_data(path: Path) -> list[Change]:
@@ -137,23 +148,23 @@ def _edited(
     text: str,
     document: Document,
     path: Path,
-    anchor: tuple[str, str],
+    anchor: tuple[str, ...],
     field: str,
     value: str | dict[str, str],
     written: str,
 ) -> str:
     """The text with `field` set to `value`, as `written`, in the section of `anchor`: in its place, or behind
     the anchor."""
-    section = anchor[0]
-    if (section, field) in document.keys:
-        start, end = _span(text, document, (section, field))
+    section = anchor[:-1]
+    if (*section, field) in document.keys:
+        start, end = _span(text, document, (*section, field))
         if start == end:  # `revision:` without a value, perhaps with a comment
-            start = end = text.index(":", _offset(text, document.keys[section, field])) + 1
+            start = end = text.index(":", _offset(text, document.keys[*section, field])) + 1
             written = f" {written}"
         result = f"{text[:start]}{written}{text[end:]}"
     else:
         _, end = _span(text, document, anchor)
-        if text[_offset(text, document.values[section,])] == "{":
+        if text[_offset(text, document.values[section])] == "{":
             result = f"{text[:end]}, {field}: {written}{text[end:]}"
         else:
             newline = "\r\n" if "\r\n" in text else "\n"
@@ -161,7 +172,7 @@ def _edited(
             line_end = end + len(re.match(r"[^\r\n]*", text[end:])[0])  # type: ignore[index]
             result = f"{text[:line_end]}{newline}{indent}{field}: {written}{text[line_end:]}"
     expected = deepcopy(document.value)
-    expected[section][field] = value
+    _at(expected, section)[field] = value
     with contextlib.suppress(UserError):
         if parse_mapping(result, str(path)).value == expected:
             return result
@@ -169,9 +180,9 @@ def _edited(
     raise UserError(
         Problem(
             where=f"{path}:{place.line}:{place.column}",
-            what=f"{section}.{field}",
+            what=".".join((*section, field)),
             why="can't be written into this layout",
-            way_out=f"write `{field}: {written.strip()}` under {section}",
+            way_out=f"write `{field}: {written.strip()}` under {'.'.join(section)}",
         )
     )
 

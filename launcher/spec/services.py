@@ -83,6 +83,11 @@ class Image(Section):
     architectures: list[Annotated[str, Field(pattern=CAPABILITY_PATTERN)]] = Field(
         [], description='CUDA compute capabilities to compile for, as `["9.0"]`. Left out: of `nodes.gpu`.'
     )
+    gguf: bool = Field(
+        False,
+        description="Compile llama.cpp into it, for the stage `gguf`: minutes, once. With builder `none`: "
+        "the given image has it.",
+    )
     pull_secrets: list[Label] = Field(
         [], description="Secrets in the namespace to pull with (kubernetes.io/dockerconfigjson)."
     )

@@ -44,6 +44,6 @@ def kind(value: Any) -> str:
     return names[type(value)]
 
 
-def listed(words: list[str]) -> str:
+def listed(words: list[str], last: str = "or") -> str:
     """`a, b or c`."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"

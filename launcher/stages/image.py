@@ -59,6 +59,7 @@ def params(cluster: KubernetesCluster) -> ImageParams:
         base=image.base or (CUDA_BASE if nodes.gpu else PLAIN_BASE),
         flash_attention=flash_attention,
         architectures=usable if flash_attention else [],
+        gguf=image.gguf,
     )
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 FOLDERS = ("artifacts", "images", "launcher", "train")
 LOCKS = (
     "requirements/flash-attention.lock",
+    "requirements/gguf-build.lock",
+    "requirements/gguf.lock",
     "requirements/launcher.lock",
     "requirements/setup.lock",
     "requirements/train.lock",

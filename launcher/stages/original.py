@@ -13,11 +13,18 @@ from launcher.stages import model, sources
 from launcher.stages.sources import Named, Source
 
 
-def find(job: Loaded[Job], digests: Digests, *, environment: Mapping[str, str] = os.environ) -> Source | None:
-    """What the job names as `merge.original`; None where it names nothing."""
+def find(
+    job: Loaded[Job],
+    digests: Digests,
+    *,
+    rehearse: bool = False,
+    environment: Mapping[str, str] = os.environ,
+) -> Source:
+    """What the job names as `merge.original`; nothing where it names none, or is to `rehearse`: its twin
+    holds plain weights."""
     section = job.value.merge.original
-    if section is None:
-        return None
+    if section is None or rehearse:
+        return Source()
     named = Named("merge.original", job.where, job.path)
     return sources.find(section, named, digests, environment=environment)
 

@@ -105,6 +105,7 @@ def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Yard:
     yard.behave()
     monkeypatch.setenv("FAKE_BEHAVIOUR", str(tmp_path / "behaviour.json"))
     monkeypatch.setattr("launcher.backends.local.HOST_COMMAND", FAKE_HOST)
+    monkeypatch.setattr("launcher.backends.processes.STAGE_COMMAND", FAKE_HOST)
     monkeypatch.setattr("launcher.backends.local.run_light", make_data)
     return yard
 

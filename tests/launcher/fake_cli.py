@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
-from launcher.backends import local
+from launcher.backends import local, processes
 from launcher.cli import main
 
-local.HOST_COMMAND = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
+FAKE = (sys.executable, str(Path(__file__).with_name("fake_host.py")))
+local.HOST_COMMAND = processes.STAGE_COMMAND = FAKE
 main()

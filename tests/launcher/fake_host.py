@@ -1,4 +1,5 @@
-"""A stage host without libraries: the protocol of `train.host`, with stages that only sleep and write.
+"""A stage host without libraries: the protocol of `train.host`, with stages that only sleep and write. With
+arguments it is one stage by itself, as `python -m train`.
 
 How a stage behaves is read from the file in $FAKE_BEHAVIOUR: `{"<kind>": ["<attempt 1>", "<attempt 2>", …]}`,
 each of `ok` (the default), `exit:N`, `kill:N`, `fail:<cause>|<advice>`, `user:<cause>`, `silent` (exit code 0
@@ -27,6 +28,8 @@ STEP_S = 0.01
 
 
 def main() -> None:
+    if sys.argv[1:]:
+        sys.exit(run_arguments(sys.argv[1:]))
     if os.environ.get("FAKE_HOST_FAILS"):
         sys.exit("no such library")
     print(json.dumps({"ready": True}), flush=True)
@@ -75,7 +78,10 @@ def run_child(request: dict) -> int:
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    argv = request["argv"]
+    return run_arguments(request["argv"])
+
+
+def run_arguments(argv: list[str]) -> int:
     plan = Plan.from_json(Path(argv[argv.index("--plan") + 1]).read_bytes())
     stage = plan.stage(argv[0])
     try:

@@ -108,7 +108,7 @@ def make_plan(
         derived=[
             Derived(
                 field="training.gradient_accumulation_steps",
-                value=2,
+                value=params[StageKind.TRAIN].gradient_accumulation_steps,
                 reason="global batch of 16 sequences = 2 workers × 4 per worker × 2",
             ),
             Derived(
@@ -203,7 +203,7 @@ def write_artifact(store: LocalStore, stage: StagePlan, wrong_every: int = 6) ->
         StageKind.DATA: {"report.json": DATA_REPORT},
         StageKind.PREPARE: {"statistics.json": STATISTICS},
         StageKind.PREDICT: {"scores.json": SCORES | {"tuned": SCORES["tuned"] | _matches(wrong_every)}},
-    }.get(stage.kind, {"config.json": {"model_type": "qwen3"}})
+    }.get(stage.kind, {"config.json": {"model_type": "qwen3", "of": stage.key}})
     for name, value in contents.items():
         writer.write_bytes(name, json.dumps(value).encode())
     if stage.kind == StageKind.PREDICT:
@@ -257,12 +257,13 @@ def predictions(wrong_every: int = 6) -> list[dict[str, Any]]:
 
 
 FACTS: dict[StageKind, dict[str, Any]] = {
-    StageKind.MERGE: {"parameters": 1_312_000, "drift": 3.1e-6},
-    StageKind.QUANTIZE: {"bits": 4, "perplexity_before": 1.302, "perplexity_after": 1.348},
+    StageKind.MERGE: {"parameters": 1_312_000, "drift": 3.1e-6, "same_top_token": 0.998},
+    StageKind.QUANTIZE: {"bits": 4, "perplexity_before": 1.302, "perplexity_after": 1.348}
+    | {"bytes_before": 2_620_000, "bytes_after": 930_000},
     StageKind.GGUF: {
         "files": {"harbour-bot-f16.gguf": 2_650_000, "harbour-bot-q4_k_m.gguf": 870_000},
         "same_tokens": True,
-        "same_answers": "10 of 10",
+        "same_answers": {"f16": 1.0, "q4_k_m": 0.9},
     },
     StageKind.PUBLISH: {"address": "https://huggingface.co/harbour/bot", "revision": "5f" * 20},
 }

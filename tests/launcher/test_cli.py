@@ -120,14 +120,15 @@ def test_an_answer_gives_no_orders_to_the_terminal() -> None:
 
 COMMANDS = (
     "init pin plan submit stage render status logs dashboard resume cancel runs fetch verify report gc data "
-    "image schema clusters doctor"
+    "image schema clusters doctor merge quantize export predict publish compare chat serve"
 )
 
 
 def test_help_lists_every_command_and_the_exit_codes(done: Desk) -> None:
     text = done.slipway("--help")
-    listed = re.findall(r"^  ([a-z]+) ", text.partition("Commands:")[2], re.M)
-    assert set(COMMANDS.split()) == set(listed)
+    listed = re.findall(r"^  ([a-z]+) ", text.partition("Jobs:")[2], re.M)
+    assert sorted(COMMANDS.split()) == sorted(listed)
+    assert re.search(r"^Models.*:\n  merge +Make one model", text, re.M)
     assert "130" in text and "slipway init" in text
 
 
@@ -219,7 +220,8 @@ def test_fetch_copies_what_verifies(done: Desk) -> None:
     said = done.slipway("fetch", "bot", "merged", "--to", "out")
     assert (done.folder / "out/made-by.txt").read_text() == "merge" and "as its manifest says" in said
     assert "is not an empty folder" in done.slipway("fetch", "bot", "--to", "out", code=2)
-    assert "one of merged" in done.slipway("fetch", "bot", "gguf", code=2)
+    assert "one of merged" in done.slipway("fetch", "bot", "nonsense", code=2)
+    assert "add gguf to `after`" in done.slipway("fetch", "bot", "gguf", code=2)
     assert sorted(p.name for p in done.folder.glob(".out*")) == []
 
 

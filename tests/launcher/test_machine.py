@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,9 @@ def test_detects_this_machine_and_asks_nvidia_smi(tmp_path: Path, monkeypatch: p
     assert len(found.gpus) == 3
     program.write_text("#!/bin/sh\nexit 9\n")
     assert machine.detect({}).gpus == ()
+
+
+@pytest.mark.parametrize("missing", ["llama_cpp", "llama_cpp_converter"])
+def test_half_of_llama_cpp_is_none(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert not machine.detect({}).llama_cpp

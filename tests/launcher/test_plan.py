@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -384,3 +385,13 @@ def test_the_run_is_the_same_from_every_folder(tmp_path: Path, monkeypatch: pyte
         profile.write_text(f"backend: local\nstore: {tmp_path}/store\nwork: {tmp_path}/work\n")
         found.add(make(load_job(name), load_cluster(profile), Machine(2, 2**34)).run_id)
     assert len(found) == 1
+
+
+def test_gguf_without_llama_cpp_says_what_to_run(tmp_path: Path) -> None:
+    write_job(tmp_path, after=["merge", "gguf"])
+    assert make_plan(tmp_path).has(StageKind.GGUF)
+    with pytest.raises(UserError) as refused:
+        make_plan(tmp_path, dataclasses.replace(LAPTOP, llama_cpp=False))
+    (problem,) = refused.value.problems
+    assert "gguf needs llama.cpp" in problem.why and "run `make gguf`" in problem.way_out
+    assert not make_plan(tmp_path, dataclasses.replace(LAPTOP, llama_cpp=False), "after=[merge]").has("gguf")

@@ -70,7 +70,7 @@ def test_finding_a_run(store: LocalStore) -> None:
 def test_results_of_a_complete_run(store: LocalStore) -> None:
     plan = make_run(store, "bot", "a", complete=False)
     assert record.results(store, plan.run_id, plan) == record.Results(
-        model=None, report=None, scores={}, answers=[]
+        model=None, products={}, report=None, scores={}, answers=[]
     )
     for stage in plan.stages[:-1]:
         ArtifactWriter(store, stage.output).commit()
@@ -85,6 +85,7 @@ def test_results_of_a_complete_run(store: LocalStore) -> None:
     store.write_bytes(record.report_key(plan.run_id), b"<html>")
     results = record.results(store, plan.run_id, plan)
     assert results.model == str(store.root / "merged" / plan.stage("merge").key)
+    assert results.products == {"predict": str(store.root / "predictions" / plan.stage("predict").key)}
     assert results.report == str(store.root / "runs" / plan.run_id / "report.html")
     assert results.scores == {"tuned": {"exact_match": 81.5}}
     assert results.answers == [

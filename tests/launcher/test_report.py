@@ -16,7 +16,7 @@ from artifacts.store import ObjectMissingError
 from launcher import report
 from tests.launcher.synthetic_run import HOSTILE, RUN_ID, make_plan, write_run
 
-_FETCHING = {"src", "href", "srcset", "action", "data", "poster"}
+FETCHING = {"src", "href", "srcset", "action", "data", "poster"}
 
 
 class Page(HTMLParser):
@@ -93,7 +93,7 @@ def test_every_artifact_is_named_with_its_digest(tmp_path: Path) -> None:
 
 def test_nothing_is_fetched_and_only_the_own_script_may_run(tmp_path: Path) -> None:
     found = page(write_run(tmp_path))
-    assert not [(tag, attrs) for tag, attrs in found.elements if tag != "a" and _FETCHING & set(attrs)]
+    assert not [(tag, attrs) for tag, attrs in found.elements if tag != "a" and FETCHING & set(attrs)]
     assert sum(tag == "script" for tag, _ in found.elements) == 1
     assert not any(name.startswith("on") for _, attrs in found.elements for name in attrs)
     policy = next(attrs["content"] for tag, attrs in found.elements if attrs.get("http-equiv"))
@@ -142,11 +142,13 @@ def test_a_run_without_test_data(tmp_path: Path) -> None:
 
 def test_what_was_made_of_the_model(tmp_path: Path) -> None:
     found = page(write_run(tmp_path, products=True, until=StageKind.PUBLISH))
-    assert "Drift 3.1e-6 of the merged model's logits from base and adapter; the bound is 0.05" in found.text
+    assert "Drift 3.1e-6 of the logits' deviation, from base and adapter; the bound is 0.05" in found.text
+    assert "Same token 99.8 % positions" in found.text
     assert "Perplexity 1.348 before 1.302, +3.5%; the bound is +25%" in found.text
+    assert "Size 930 kB weights, 35% of 2.62 MB" in found.text
     assert "q4_k_m 870 kB harbour-bot-q4_k_m.gguf" in found.text
     assert "Same tokens yes" in found.text
-    assert "Same answers 10 of 10" in found.text
+    assert "Same answers, q4_k_m 90%" in found.text
     links = [attrs for tag, attrs in found.elements if tag == "a"]
     assert [link["href"] for link in links] == ["https://huggingface.co/harbour/bot"]
 

@@ -6,16 +6,20 @@ import json
 import math
 from html import unescape
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from artifacts.contract import LoraParams
 from launcher.reporting import charts, data_view, words
 from launcher.reporting.charts import Series
 from launcher.reporting.collect import RunFacts, merged_steps
 from launcher.reporting.differences import highlighted
 from launcher.reporting.timeline import Clock, stage_lines
+from launcher.reporting.view import method_words
+from tests.plan_parts import train_params
 
 finite = st.floats(-1e12, 1e12, allow_subnormal=False).filter(lambda value: value == 0 or abs(value) > 1e-9)
 
@@ -131,6 +135,19 @@ def test_differences() -> None:
 )
 def test_durations(seconds: float | None, text: str) -> None:
     assert words.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("params", "text"),
+    [
+        ({"lora": LoraParams(rank=8)}, "LoRA, rank 8"),
+        ({"lora": LoraParams(dora=True), "quantization": "nf4"}, "DoRA, rank 16, base in nf4"),
+        ({"method": "ia3", "lora": None}, "IA3"),
+        ({"method": "full", "lora": None}, "full fine-tuning"),
+    ],
+)
+def test_methods(params: dict[str, Any], text: str) -> None:
+    assert method_words(train_params(**{"method": "lora", **params})) == text
 
 
 def test_numbers() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import shutil
 import subprocess
@@ -34,7 +35,8 @@ class Browser:
             "about:blank",
         ]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self._socket = connect(self._tab(profile), max_size=None, proxy=None)
+        self._open = contextlib.ExitStack()
+        self._socket = self._open.enter_context(connect(self._tab(profile), max_size=None, proxy=None))
         self._number = 0
         self.requested: list[str] = []
         self.complaints: list[str] = []
@@ -45,7 +47,7 @@ class Browser:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._socket.close()
+        self._open.close()
         self._process.terminate()
         self._process.wait()
 

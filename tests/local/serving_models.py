@@ -1,4 +1,4 @@
-"""Small models that can be asked: whole, adapter, GPTQ. Their weights are random, and so are their words."""
+"""Small models that can be asked: whole, adapter, GPTQ, GGUF. Weights and words are random."""
 
 from __future__ import annotations
 
@@ -44,17 +44,19 @@ def write_model(folder: Path) -> Path:
 
 
 def write_tokenizer(folder: Path) -> list[str]:
-    """Returns the tokens: special ones, and one for each byte."""
+    """Returns the tokens: special ones, one for each byte, and a pair."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    tokens = [*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, []))
+    tokens = [*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet()), "th"]  # llama.cpp wants a merge
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [("t", "h")]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
+    config["pre_tokenizer"] = "gpt-2"  # what llama.cpp calls it
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     (folder / "chat_template.jinja").write_text(TEMPLATES["chatml"])
     return tokens
@@ -76,3 +78,14 @@ def write_gptq_model(base: Path, folder: Path) -> Path:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (folder / name).write_bytes((base / name).read_bytes())
     return folder
+
+
+def write_gguf(base: Path, file: Path) -> Path:
+    """Raises StageUserError where llama.cpp is not installed."""
+    from train.gguf_files import convert, source
+    from train.gguf_files.child import in_child
+
+    links = file.parent / "links"
+    declared = source.prepare(base, links)
+    in_child("converting", convert.convert, convert.converter_folder(), links, file, declared, "tiny")
+    return file

@@ -17,7 +17,9 @@ from artifacts.local import LocalStore
 from artifacts.manifest import is_complete, local_folder
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.yaml") if path.stem != "quickstart")
+#: Of a twin each, and run whole by tests of their own.
+WHOLE = ("quickstart", "products")
+EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.yaml") if path.stem not in WHOLE)
 
 pytestmark = pytest.mark.matrix
 

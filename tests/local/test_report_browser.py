@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from launcher import report
+from launcher.compare.comparison import compare
+from launcher.compare.page import render
+from tests.launcher.compare.compared import pair
 from tests.launcher.synthetic_run import RUN_ID, write_run
+from tests.local.chromium import CHROMIUM, Browser, needs_chromium
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH (apt-get install chromium)")
+pytestmark = needs_chromium
 
 
 def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -51,6 +53,42 @@ def test_scripts(page: Path, tmp_path: Path) -> None:
     assert ">Show all 24<" in shown.stdout
     messages = [line for line in shown.stderr.splitlines() if "CONSOLE" in line]
     assert messages == []  # neither errors nor refused requests
+
+
+@pytest.mark.products
+def test_a_comparison(tmp_path: Path) -> None:
+    html = render(compare(pair(tmp_path / "store", products=True)))
+    (tmp_path / "page.html").write_text(html)
+    address = (tmp_path / "page.html").as_uri()
+    with Browser(tmp_path / "profile") as browser:
+        browser.resize(1240, 6000)
+        browser.open(address)
+        browser.wait_for("#more")
+        assert browser.run("document.title") == "harbour-bot · A / B compared"
+        assert set(shown(browser, ".answer", "change")) == {"changed lost-b"}  # first those that differ
+        assert shown(browser, ".charts", "by") == ["step"]
+        browser.click("[data-axis=epoch]")
+        assert shown(browser, ".charts", "by") == ["epoch"]
+        browser.click("[data-show=none-right]")
+        assert shown(browser, ".answer", "change") == ["same none-right"] * 2
+        hover(browser, ".charts[data-by=epoch] svg")
+        assert re.fullmatch(r"epoch [\d.]+\nA: [\d.]+\nB: [\d.]+\n?", browser.text("#tip"))
+        browser.resize(390, 800, phone=True)
+        assert browser.run("document.documentElement.scrollWidth") == 390  # nothing is cut off at the side
+        assert browser.requested == [address]
+        assert browser.complaints == []
+
+
+def shown(browser: Browser, selector: str, about: str) -> list[str]:
+    """`data-about` of the elements that are not hidden."""
+    script = f"[...document.querySelectorAll('{selector}:not([hidden])')].map(each => each.dataset.{about})"
+    return browser.run(script)
+
+
+def hover(browser: Browser, selector: str) -> None:
+    box = browser.run(f"document.querySelector('{selector}').getBoundingClientRect().toJSON()")
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
 
 def test_picture_and_print(page: Path, tmp_path: Path) -> None:

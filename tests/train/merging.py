@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import load_file
@@ -18,9 +20,9 @@ from train.stage import StageContext
 SHARD_BYTES = 40_000
 
 
-def merged(tmp_path: Path, base: Path, trained: Path) -> Path:
+def merged(tmp_path: Path, base: Path, trained: Path, *, measured: bool = False) -> Path:
     """Run the stage on a model and an adapter (or trained weights) of no training of ours; the folder that it
-    made."""
+    made. The drift is `measured` where a test is about it: that takes a loaded model."""
     store = LocalStore(tmp_path / "store")
     for prefix, folder in {"models/m": base, "adapters/a": trained}.items():
         write_marker(store, prefix, Manifest(files=[], location=folder.absolute().as_uri()))
@@ -34,16 +36,18 @@ def merged(tmp_path: Path, base: Path, trained: Path) -> Path:
         ),
     ]
     events = Events(store, "run", "merge")
-    merge.run(
-        StageContext(
-            plan=plan(store, stages),
-            run_id="run",
-            stage=stages[0],
-            store=store,
-            work=tmp_path / "work",
-            events=events,
+    measure = contextlib.nullcontext() if measured else patch.object(merge, "drift_facts", lambda *_: {})
+    with measure:
+        merge.run(
+            StageContext(
+                plan=plan(store, stages),
+                run_id="run",
+                stage=stages[0],
+                store=store,
+                work=tmp_path / "work",
+                events=events,
+            )
         )
-    )
     events.flush()
     assert verify(store, "merged/k") == []
     return local_folder(store, "merged/k")

@@ -305,6 +305,7 @@ from pathlib import Path
 import torch
 from artifacts.contract import MergeParams
 from artifacts.local import LocalStore
+from artifacts.manifest import ArtifactWriter
 from train.merge import write_merged
 from train.merging import adapter, layout, tensors
 
@@ -316,7 +317,7 @@ torch.ones(64, 64) @ torch.ones(64, 64)  # loads the kernels
 before = peak_bytes()
 merged, _ = layout.with_adapter(tensors.model_tensors(folder), adapter.read_adapter(folder / "adapter"))
 params = MergeParams(max_shard_size_bytes=42_000_000)
-write_merged(LocalStore(folder / "store"), "merged/k", folder, merged, params, untied=False)
+write_merged(ArtifactWriter(LocalStore(folder / "store"), "merged/k"), folder, merged, params)
 print(peak_bytes() - before)
 """
 

@@ -194,6 +194,8 @@ def test_answers_of_both_models_in_order(tmp_path: Path, base: Path, tuned: Path
     assert scores["base"].keys() == {"exact_match", "bleu4", "rouge1", "rouge2", "rougeL", "perplexity"}
     for name, folder in {"base": base, "tuned": tuned}.items():
         assert scores[name]["perplexity"] == pytest.approx(perplexity(folder), rel=1e-3)
+        each = [row["scores"][name]["rougeL"] for row in rows]
+        assert scores[name]["rougeL"] == pytest.approx(sum(each) / len(each), abs=0.01)
     marker = read_marker(context.store, "predictions/p")
     assert marker is not None
     assert marker.facts == {"exact_match_base": 0.0, "exact_match_tuned": 0.0}

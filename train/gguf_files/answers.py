@@ -19,6 +19,7 @@ MAX_NEW_TOKENS = 24
 #: (root mean square), and the lead of one token over another that either may win. By the precision that the
 #: reference is computed in. Twins of all four families moved by 0.0015 and 0.015; deeper models by more.
 ROUNDING = {"fp32": 0.02, "bf16": 0.15}
+_ROOM = 1.4  # of the weights' bytes: activations, cache, reading
 _KEPT = 32  # likeliest tokens of a step that are remembered
 
 
@@ -69,6 +70,17 @@ class Comparison:
     @property
     def share(self) -> float:
         return round(self.same / self.answers, 4)
+
+
+def place(size_bytes: int, *, gpu_bytes: int, memory_bytes: int) -> tuple[str, str]:
+    """Device and precision of the reference for a model of `size_bytes` in 16 bits: 32 bits where they fit,
+    a GPU where either fits; else the cores in 16 bits."""
+    for device, room in (("cuda", gpu_bytes), ("cpu", memory_bytes)):
+        if room >= 2 * size_bytes * _ROOM:
+            return device, "fp32"
+        if device == "cuda" and room >= size_bytes * _ROOM:
+            return device, "bf16"
+    return "cpu", "bf16"
 
 
 def prompts(tokenizer: ChatTokenizer) -> list[list[int]]:

@@ -32,7 +32,8 @@ def converter_folder() -> Path:
 
 def convert(converter: Path, model: Path, output: Path, declared: str | None, name: str) -> None:
     """Write `output`, 16 bits a weight, tensor by tensor. `declared`: the pre-tokenizer (llama.cpp's name) of
-    a vocabulary that the converter does not know by its hash. Raises StageError; leaves this process's modules changed."""
+    a vocabulary that the converter does not know by its hash. Raises StageError. Changes this process for
+    good: its modules and arguments."""
     sys.path[:0] = [str(converter), str(converter / "gguf-py")]
     for module in [each for each in sys.modules if each.split(".")[0] == "gguf"]:
         del sys.modules[module]  # the converter goes with its own

@@ -18,8 +18,8 @@ FAMILIES = {
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-#: The pattern of a tokenizer.json, and llama.cpp's name for the pre-tokenizer that has it (src/llama-vocab.cpp
-#: of llama-cpp-python 0.3.36, `llm_tokenizer_bpe`, where the originals stand in comments).
+#: The pattern of a tokenizer.json, and llama.cpp's name for the pre-tokenizer that has it: see
+#: `llm_tokenizer_bpe` in its src/llama-vocab.cpp (llama-cpp-python 0.3.36), the originals in comments.
 _PATTERNS = {
     rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_REST}": "qwen2",
     rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_REST}": "llama-bpe",

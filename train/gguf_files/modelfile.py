@@ -70,7 +70,7 @@ def modelfile(
         lines.append("# The chat template has no place for a system prompt.")
     elif system:
         lines.append(f"SYSTEM {_quoted(system)}")
-    lines += [f"PARAMETER stop {_quoted(stop)}" for stop in stop_words(tokenizer, pieces)]
+    lines += [f"PARAMETER stop {_quoted(stop)}" for stop in stop_words(model, pieces)]
     length = model.config.get("max_position_embeddings") or MAX_CONTEXT
     if length > MAX_CONTEXT:
         lines.append(f"# The model reads up to {length} tokens; a longer context takes more memory.")
@@ -79,12 +79,18 @@ def modelfile(
     return "\n".join(lines) + "\n"
 
 
-def stop_words(tokenizer: ChatTokenizer, pieces: Pieces | None) -> Sequence[str]:
-    """What ends a turn, and what begins the next one: a model that writes it is talking to itself."""
+def stop_words(model: Model, pieces: Pieces | None) -> Sequence[str]:
+    """What ends a turn, by the template and as the model declares it, and what begins the next question: a
+    model that writes that is talking to itself."""
+    tokenizer = model.tokenizer
     end = tokenizer.template.end_of_turn.strip()
-    begins = pieces.question.strip().removeprefix(end).strip() if pieces else ""
-    words = (end, tokenizer.special_tokens.get("eos_token", ""), begins)
-    return [word for word in dict.fromkeys(words) if word and '"""' not in word]
+    declared = model.generation.get("eos_token_id")
+    ids = declared if isinstance(declared, list) else [tokenizer.eos_id if declared is None else declared]
+    words = [end, *(tokenizer.backend.id_to_token(each) for each in ids if each is not None)]
+    begins = pieces.question.strip() if pieces else ""
+    for word in (end, tokenizer.special_tokens.get("bos_token", "")):
+        begins = begins.removeprefix(word).strip()
+    return [word for word in dict.fromkeys([*words, begins]) if word and '"""' not in word]
 
 
 def _sampling(generation: Mapping[str, Any]) -> list[str]:

@@ -37,13 +37,14 @@ def corpus(tokenizer: ChatTokenizer) -> list[str]:
     return texts + [word for word in words if word and "\ufffd" not in word]
 
 
-def compare(file: Path, texts: Sequence[str], expected: Sequence[Sequence[int]]) -> int:
+def compare(file: Path, tokenizer: ChatTokenizer) -> int:
     """How many texts were compared, all of them equal. Raises StageError for the first that is not."""
     from llama_cpp import Llama
 
+    texts = corpus(tokenizer)
     model = Llama(str(file), vocab_only=True, verbose=False)
     found = (model.tokenize(text.encode(), add_bos=False, special=True) for text in texts)
-    check(texts, expected, found)
+    check(texts, expected_ids(tokenizer, texts), found)
     return len(texts)
 
 

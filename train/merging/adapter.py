@@ -168,6 +168,12 @@ def _indices(config: dict[str, Any], module: str, rows: StoredTensor) -> tuple[i
     return tuple(indices)
 
 
+def trained_tokens(config: dict[str, Any]) -> set[int]:
+    """Of which tokens the adapter trains rows of their own."""
+    said: Any = config.get("trainable_token_indices") or {}
+    return {index for indices in (said.values() if isinstance(said, dict) else [said]) for index in indices}
+
+
 def module_scaling(config: dict[str, Any], module: str) -> float:
     """alpha / rank of one module, alpha / √rank for rank-stabilised LoRA (https://arxiv.org/abs/2312.03732)."""
     rank = _pattern_value(config.get("rank_pattern") or {}, module, config["r"])

@@ -161,6 +161,14 @@ def _embedding_name(base: Mapping[str, StoredTensor]) -> str | None:
     return next((name for name in base if name.removesuffix(".weight").endswith(_INPUT_EMBEDDINGS)), None)
 
 
+def embedding_rows(tensors: Mapping[str, StoredTensor]) -> int:
+    """How many tokens the model knows. Raises StageUserError where it has no embedding of a known name."""
+    name = _embedding_name(tensors)
+    if name is None:
+        raise StageUserError("the model has no token embedding of a known name", "leave merge out of `after`")
+    return tensors[name].shape[0]
+
+
 def shards(tensors: Sequence[MergedTensor], max_size_bytes: int) -> dict[str, list[MergedTensor]]:
     """File name -> its tensors. Filled in order up to `max_size_bytes`; a larger tensor gets its own file.
 

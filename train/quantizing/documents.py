@@ -69,7 +69,7 @@ def held_out(found: int, calibrating: int, measuring: int) -> int:
 
 
 def drawn_documents(split: PreparedSplit, seed: int) -> Iterator[Document]:
-    """Its documents of two tokens or more: rows in an order drawn by the seed, each cut into its documents."""
+    """Its documents of two tokens or more: rows in an order drawn by the seed, each cut up."""
     for row in np.random.default_rng(seed).permutation(len(split)):
         stored = split[int(row)]
         ends = np.cumsum(stored["document_lengths"])

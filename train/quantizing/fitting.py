@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from artifacts.gptq import Shapes, misfit
 from train.stage import StageUserError
 
-#: Numbers are packed into words of 32 bits, along either side of a weight, in runs of this many.
-PACKED = 32
-GROUP_SIZES = (256, 128, 64, 32)
 #: How configurations tell of experts.
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-
-Shapes = Mapping[str, tuple[int, int]]  # of linear layers, by name: input and output channels
 
 
 def check_model(folder: Path, config: Any) -> None:
@@ -34,27 +29,9 @@ def check_model(folder: Path, config: Any) -> None:
 
 
 def check_shapes(shapes: Shapes, group_size: int) -> None:
-    """Raises StageUserError for the first layer that groups of `group_size` input channels (-1: all) don't
-    divide, or that can't be packed at all."""
-    for name, shape in shapes.items():
-        for channels, side in zip(shape, ("input", "output"), strict=True):
-            if channels % PACKED:
-                raise StageUserError(
-                    f"{name} has {channels} {side} channels, which GPTQ can't pack: not a multiple of {PACKED}",
-                    "leave quantize out",
-                )
-    for name, (inputs, _) in shapes.items():
-        if group_size > 0 and inputs % group_size:
-            fitting = [str(size) for size in fitting_group_sizes(shapes)]
-            raise StageUserError(
-                f"{name} has {inputs} input channels, which groups of {group_size} don't divide",
-                f"set quantize.group_size to {' or '.join([*fitting, '-1'])}",
-            )
-
-
-def fitting_group_sizes(shapes: Shapes) -> list[int]:
-    """The largest first."""
-    return [size for size in GROUP_SIZES if all(inputs % size == 0 for inputs, _ in shapes.values())]
+    """Raises StageUserError for layers that can't be packed, or not in groups of that many input channels."""
+    if found := misfit(shapes, group_size):
+        raise StageUserError(found.why, found.way_out)
 
 
 def linear_shapes(config: Any, *, trust_remote_code: bool) -> dict[str, tuple[int, int]]:

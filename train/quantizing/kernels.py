@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-#: What PyTorch's own product with 4-bit integers takes (gptqmodel 7.7, nn_modules/qlinear/torch_aten_kernel.py).
+#: What PyTorch's own product with 4-bit integers takes (gptqmodel 7.7,
+#: nn_modules/qlinear/torch_aten_kernel.py).
 _ATEN_BITS, _ATEN_GROUP_SIZES = 4, (32, 64, 128, 256)
 
 

@@ -7,6 +7,14 @@ import json
 import sys
 from pathlib import Path
 
+#: What the targets that compile leave.
+WHEELS = {
+    "flash-attention-wheel": ["flash_attn-2.8.3-cp312-cp312-linux_x86_64.whl"],
+    "llama-cpp-wheel": [
+        "llama_cpp_python-0.3.36-py3-none-linux_x86_64.whl",
+        "llama_cpp_converter-0.3.36-py3-none-any.whl",
+    ],
+}
 PROGRAM = """\
 #!{python}
 import json, os, pathlib, sys
@@ -15,12 +23,13 @@ words = sys.argv[1:]
 context = pathlib.Path(words[-1])
 note = {{"words": words}}
 if words[0] == "build":
-    note["wheels"] = sorted(p.name for p in (context / "images/wheels").glob("*.whl"))
+    note["wheels"] = sorted(p.name for p in (context / "images/wheels").glob("[a-z]*.*"))
     for name, value in zip(words, words[1:]):
         if name == "--output":
             out = pathlib.Path(value.partition("dest=")[2])
             out.mkdir(parents=True)
-            (out / "flash_attn-2.8.3-cp312-cp312-linux_x86_64.whl").write_bytes(b"wheel")
+            for wheel in {wheels!r}[words[words.index("--target") + 1]]:
+                (out / wheel).write_bytes(b"wheel")
 with (folder / "commands.jsonl").open("a") as stream:
     print(json.dumps(note), file=stream)
 print("STEP 1/2: FROM base")
@@ -38,7 +47,7 @@ class FakeBuilder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         program = folder / "buildah"
-        program.write_text(PROGRAM.format(python=sys.executable, folder=str(folder)))
+        program.write_text(PROGRAM.format(python=sys.executable, folder=str(folder), wheels=WHEELS))
         program.chmod(0o755)
 
     def fail(self, command: str, text: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from artifacts.contract import StageKind, StagePlan
 from artifacts.local import LocalStore
 from launcher.errors import ClusterError
+from launcher.images import llama_cpp
 from launcher.images.build import build_images
 from launcher.images.flash_attention import wheel_of
 from launcher.images.listing import list_images
@@ -20,7 +21,7 @@ from launcher.spec.kubernetes import KubernetesCluster
 from launcher.stages import image
 from launcher.stages.code import ROOT
 from launcher.stages.image import PYTHON
-from tests.launcher.images.fake_builder import FakeBuilder
+from tests.launcher.images.fake_builder import WHEELS, FakeBuilder
 from tests.launcher.images.fake_registry import Registry, serve
 from tests.launcher.plans import fixed_code
 
@@ -191,6 +192,31 @@ def test_a_damaged_wheel_is_compiled_again(bench: Bench, builder: FakeBuilder) -
         bench.build(cluster)
     assert builder.targets().count("flash-attention-wheel") == 2
     assert wheel.read_bytes() == b"wheel"
+
+
+def test_llama_cpp_is_compiled_once_and_kept(bench: Bench, builder: FakeBuilder) -> None:
+    cluster = bench.cluster(gguf=True)
+    for _ in range(2):
+        with pytest.raises(ClusterError, match="after the push"):
+            bench.build(cluster)
+    assert builder.targets() == ["llama-cpp-wheel", *["pilot", "train"] * 2]
+    first, *others = [note for note in builder.commands() if note["words"][0] == "build"]
+    assert first["wheels"] == [] and f"BASE={image.PLAIN_BASE}" in first["words"]
+    added = ("gguf.lock", *sorted(WHEELS["llama-cpp-wheel"]))
+    assert {tuple(note["wheels"]) for note in others} == {added}
+    prefix = llama_cpp.wheel_of(ROOT, image.PLAIN_BASE).prefix
+    assert bench.store.exists(f"{prefix}/COMPLETE.json")
+    with pytest.raises(ClusterError):
+        bench.build(bench.cluster(gguf=True, base="docker.io/library/debian:13-slim"))
+    assert builder.targets().count("llama-cpp-wheel") == 2
+
+
+def test_half_of_what_a_build_makes_is_not_kept(
+    bench: Bench, builder: FakeBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_cpp.Wheel, "files", 3)
+    with pytest.raises(ClusterError, match="made 2 wheels, 3 expected"):
+        bench.build(bench.cluster(gguf=True))
 
 
 def test_the_stage_is_of_its_kind(bench: Bench) -> None:

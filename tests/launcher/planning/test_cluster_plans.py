@@ -282,3 +282,15 @@ print(plan_text.render(made, None))
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "Cluster prod" in result.stdout
+
+
+def test_gguf_needs_an_image_with_llama_cpp(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, CPU_NODES, after=["merge", "gguf"])
+    assert "after: [merge, gguf]: gguf needs llama.cpp, and the image of cluster prod is" in problem
+    assert "add `gguf: true` to `image` in its profile, or leave gguf out" in problem
+    images = {"registry": "registry.example.com/ml", "gguf": True}
+    plan = plan_on(tmp_path, CPU_NODES, image=images)
+    assert plan.stage(StageKind.IMAGE).params.gguf and plan.has(StageKind.GGUF)
+    assert "llama.cpp" in plan_text.render(plan, set())
+    given = {"builder": "none", "name": "registry.example.com/ml@sha256:" + "0" * 64, "gguf": True}
+    assert plan_on(tmp_path, CPU_NODES, image=given).has(StageKind.GGUF)

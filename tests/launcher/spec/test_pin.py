@@ -105,6 +105,28 @@ def test_hub_revision_is_written_and_the_rest_kept(model: str, pinned: str, tmp_
     assert pin_job(path) == []
 
 
+@pytest.mark.parametrize(
+    ("section", "pinned"),
+    [
+        (
+            "\nmerge:\n  original:\n    hub: Qwen/Qwen3-8B\n  max_drift: 0.1",
+            f"\nmerge:\n  original:\n    hub: Qwen/Qwen3-8B\n    revision: {COMMIT}\n  max_drift: 0.1",
+        ),
+        (
+            "\nmerge: {original: {hub: Qwen/Qwen3-8B, revision: v1}}",
+            f'\nmerge: {{original: {{hub: Qwen/Qwen3-8B, revision: "{TAGGED}"}}}}',
+        ),
+    ],
+)
+def test_the_original_of_a_quantized_base_is_pinned_too(section: str, pinned: str, tmp_path: Path) -> None:
+    path = job(tmp_path / "job.yaml", f" {{folder: x}}{section}")
+    expected = path.read_text().replace(section, pinned)
+    [change] = pin_job(path)
+    assert change.field == "merge.original.revision"
+    assert path.read_text() == expected
+    assert pin_job(path) == []
+
+
 def test_what_changed_is_told(tmp_path: Path) -> None:
     path = job(tmp_path / "job.yaml", " {hub: Qwen/Qwen3-8B, revision: v1}")
     assert pin_job(path) == [Change("model.revision", "v1", TAGGED)]

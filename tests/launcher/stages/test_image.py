@@ -65,6 +65,12 @@ def test_refuses_flash_attention_where_nothing_runs_it(profile: KubernetesCluste
     assert refusal.value.problems[0].way_out
 
 
+def test_llama_cpp_is_an_extra() -> None:
+    assert not image.params(cluster()).gguf and image.params(cluster(gguf=True)).gguf
+    given = {"builder": "none", "name": f"registry.example.com/ml@{DIGEST}"}
+    assert image.params(cluster(gguf=True, **given)) == image.params(cluster(**given))
+
+
 def test_a_registry_without_a_path_gets_one() -> None:
     assert image.params(cluster(registry="localhost:5000")).repository == "localhost:5000/slipway"
 

@@ -48,8 +48,9 @@ def add_page(app: FastAPI, talker: Talker, *, api_key: str | None) -> None:
 def _ask_for_key(talker: Talker, api_key: str) -> None:
     async def enter() -> None:
         if is_key(key.value or "", api_key):
-            gate.delete()
-            ChatView(talker, _ICON)
+            room.clear()
+            with room:
+                ChatView(talker, _ICON)
             return
         key.value = ""
         send.disable()
@@ -57,7 +58,8 @@ def _ask_for_key(talker: Talker, api_key: str) -> None:
         send.enable()
         key.props('error error-message="That is not the key."')
 
-    with ui.element("div").classes("gate") as gate:
+    room = ui.element("div").classes("room")
+    with room, ui.element("div").classes("gate"):
         ui.html(_ICON, sanitize=False).classes("mark")
         ui.label(talker.name).classes("gate-name")
         key = ui.input("API key", password=True).props("outlined autofocus").classes("gate-key")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, Protocol
@@ -25,7 +26,8 @@ class Talker(Protocol):
 
 
 class LocalTalker:
-    """Takes its turn in the queue, as every client of the API."""
+    """Takes its turn in the queue, as every client of the API. An answer is no longer than the context
+    allows."""
 
     def __init__(self, queue: AnswerQueue) -> None:
         self.name = queue.engine.source.name
@@ -35,6 +37,8 @@ class LocalTalker:
     async def talk(self, messages: Sequence[Message], sampling: Sampling) -> AsyncGenerator[Piece, None]:
         engine = self._queue.engine
         prompt = await self._queue.encode(engine.encode_chat, messages)
+        room = max(engine.context_length - len(prompt), 1)
+        sampling = dataclasses.replace(sampling, max_new_tokens=min(sampling.max_new_tokens or room, room))
         check_room(len(prompt), sampling, engine.context_length, "messages")
         (job,) = self._queue.submit([(prompt, sampling)])
         with job:
