@@ -124,14 +124,28 @@ def test_a_new_conversation_while_an_answer_comes(page: Browser) -> None:
     page.wait_for(".answer", "word word")
     page.click("[aria-label='New conversation']")
     wait_until(lambda: page.run("document.querySelectorAll('.turn').length") == 0)
-    ask(page, "at once")
+    ask(page, "history")
     answered(page)
-    assert page.text(".answer") == "at once"
+    assert page.text(".answer") == "user: history"
 
 
 def test_errors_are_shown(page: Browser) -> None:
     ask(page, "refused")
     page.wait_for("[role=alert]", "the template refuses it")
+    ask(page, "history")
+    answered(page, 2)
+    assert page.text(".answer").strip() == "user: history"  # what was refused is not said again
+    page.click("[aria-label=Settings]")
+    page.wait_for(".system textarea")
+    time.sleep(0.5)  # it slides in
+    page.click(".system textarea")
+    page.type("Be brief.")
+    page.click("[aria-label=Close]")
+    wait_until(lambda: not page.run("!!document.querySelector('.system textarea')"))
+    ask(page, "history")
+    answered(page, 3)
+    told = page.text(".answer").strip().splitlines()[-1]
+    assert told == "system: Be brief. user: history assistant: user: history user: history"
 
 
 def test_settings(page: Browser) -> None:
