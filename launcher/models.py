@@ -29,6 +29,7 @@ _MAKERS: dict[Form, tuple[StageKind, ...]] = {
     "base": (StageKind.MODEL,),
 }
 FORMS = tuple(_MAKERS)
+_WITH_ADAPTER = "base model with adapter"
 
 #: Told while an artifact comes from a remote store: what it is, bytes done and in all.
 Fetching = Callable[[str, int, int], None]
@@ -120,20 +121,21 @@ def of_run(run_id: str, artifacts: Artifacts, product: str | None) -> Source:
     if kind == "gguf":
         folder = artifacts.folder(prefix, lambda path: path.endswith(".gguf") and gguf_type in path)
         file = _chosen_gguf(folder, gguf_type, f"run {run_id}")
-        return dataclasses.replace(source, gguf=file, tokenizer=artifacts.tokenizer())
+        return dataclasses.replace(source, gguf=file, tokenizer=artifacts.tokenizer(), form="GGUF file")
     folder = artifacts.folder(prefix)
     if adapter_folder.is_adapter(folder):
         below = artifacts.complete(StageKind.MODEL)
         if below is None:
             raise _not_made(run_id, artifacts, "base")
         tokenizer = artifacts.tokenizer() or own_tokenizer(folder)
+        base_folder = artifacts.folder(below)
         return dataclasses.replace(
-            source, folder=artifacts.folder(below), adapter=folder, tokenizer=tokenizer
+            source, folder=base_folder, adapter=folder, tokenizer=tokenizer, form=_WITH_ADAPTER
         )
     # A base is asked with the tokens of the model that was made of it, so that both can be compared.
-    return dataclasses.replace(
-        source, folder=folder, tokenizer=artifacts.tokenizer() if kind == "base" else None
-    )
+    tokenizer = artifacts.tokenizer() if kind == "base" else None
+    form = "tuned model" if kind == "adapter" else f"{kind} model"
+    return dataclasses.replace(source, folder=folder, tokenizer=tokenizer, form=form)
 
 
 def _best(run_id: str, artifacts: Artifacts) -> Form:
@@ -169,9 +171,9 @@ def of_folder(given: GivenModel | GivenAdapter, product: str | None) -> Source:
     below = _checked(given.base, f"base model of {given.name}")
     base = dataclasses.replace(source, folder=below, tokenizer=own_tokenizer(folder))
     if product in (None, "adapter"):
-        return dataclasses.replace(base, adapter=folder)
+        return dataclasses.replace(base, adapter=folder, form=_WITH_ADAPTER)
     if product == "base":
-        return base
+        return dataclasses.replace(base, form="base model")
     raise _refused(given.name, f"is an adapter: it holds no {product} model", "leave --product out")
 
 
@@ -204,14 +206,14 @@ def _of_file(path: Path, product: str | None) -> Source:
         raise _refused(str(path), "there is no such file", "name a GGUF file, a model folder, or a run")
     if product not in (None, "gguf"):
         raise _refused(str(path), f"a GGUF file holds no {product} model", "leave --product out")
-    return Source(name=path.stem, gguf=path.resolve())
+    return Source(name=path.stem, gguf=path.resolve(), form="GGUF file")
 
 
 def _of_gguf_folder(folder: Path, product: str | None) -> Source:
     kind, _, gguf_type = (product or "gguf").partition(":")
     if kind != "gguf":
         raise _refused(str(folder), f"holds GGUF files and no {kind} model", "leave --product out")
-    return Source(name=folder.name, gguf=_chosen_gguf(folder, gguf_type, str(folder)))
+    return Source(name=folder.name, gguf=_chosen_gguf(folder, gguf_type, str(folder)), form="GGUF file")
 
 
 def _chosen_gguf(folder: Path, gguf_type: str, what: str) -> Path:
