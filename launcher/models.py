@@ -15,7 +15,6 @@ from launcher import record
 from launcher.alone.given import GivenAdapter, GivenModel, GivenRun, recognise
 from launcher.errors import ClusterError, Problem, UserError
 from launcher.spec.base_model import ModelSource
-from launcher.spec.words import listed
 from launcher.stages import adapter_folder, hub_cache, model_folder
 
 #: Forms of a run's model. `gguf:q8_0` names one of several GGUF files; `gguf` alone means the smallest.
@@ -152,9 +151,7 @@ def _not_made(run_id: str, artifacts: Artifacts, product: Form) -> UserError:
     there = [name for name, kinds in _MAKERS.items() if artifacts.complete(*kinds) is not None]
     planned = any(artifacts.plan.has(kind) for kind in _MAKERS[product])
     why = f"the run has not made its {product} model yet" if planned else f"the run makes no {product} model"
-    return _refused(
-        f"run {run_id}", why, f"it has: {listed([*there])}" if there else "it has made none so far"
-    )
+    return _refused(f"run {run_id}", why, f"it has made: {', '.join(there) or 'none so far'}")
 
 
 def of_folder(given: GivenModel | GivenAdapter, product: str | None) -> Source:
@@ -221,8 +218,8 @@ def _chosen_gguf(folder: Path, gguf_type: str, what: str) -> Path:
     files = sorted(folder.glob("*.gguf"), key=lambda file: (file.stat().st_size, file.name))
     chosen = [file for file in files if file.stem.lower().endswith(gguf_type.lower())]
     if not chosen:
-        there = listed([file.name for file in files])
-        raise _refused(what, f"holds no GGUF file of type {gguf_type}", f"it has {there}" if files else "")
+        there = ", ".join(file.name for file in files) or "none"
+        raise _refused(what, f"holds no GGUF file of type {gguf_type}", f"it has {there}")
     return chosen[0]
 
 

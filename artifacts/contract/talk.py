@@ -37,6 +37,8 @@ class Source:
     def from_json(cls, text: str | bytes) -> Source:
         """Raises ValueError or TypeError for what is no source."""
         fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise ValueError("a source is an object of JSON")
         source = cls(
             **{name: Path(fields[name]) for name in _PATHS if fields.get(name)}
             | {name: value for name, value in fields.items() if name not in _PATHS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,24 +11,27 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.contract import Source
 from artifacts.records import GoodRecord, RecordFile
 from tests.local import serving_models
 from tests.local.terminal import Terminal
 from train.chat.columns import SideBySide, column_width
 
-pytestmark = [pytest.mark.products, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.products, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 SLIPWAY = [sys.executable, "-m", "launcher.cli"]
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+CONTEXT = 8192
 CTRL_C, CTRL_D = "\x03", "\x04"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With `base` (a model that never stops by itself), `adapter`, and `base.gguf`."""
+    """With `base`, `adapter`, and `base.gguf`: models that never stop by themselves. Their context is long
+    enough to stop them on the way."""
     folder = tmp_path_factory.mktemp("models")
-    base = serving_models.write_model(folder / "base")
+    base = serving_models.write_model(folder / "base", context=CONTEXT)
     serving_models.write_adapter(base, folder / "adapter")
     serving_models.write_gguf(base, folder / "base.gguf")
     return folder
@@ -84,9 +88,9 @@ def test_a_conversation_on_a_terminal(folder: Path) -> None:
 
 
 def test_control_c_stops_the_answer_and_not_the_chat(folder: Path) -> None:
-    """With transformers, which is slow enough to be stopped. Two lines are one question."""
-    with Terminal([*SLIPWAY, "chat", "base"], cwd=folder, environment=ENVIRONMENT) as chat:
-        chat.wait_for("base: model, ")
+    """Two lines are one question."""
+    with Terminal([*SLIPWAY, "chat", "base.gguf"], cwd=folder, environment=ENVIRONMENT) as chat:
+        chat.wait_for("base: GGUF file, llama.cpp, ")
         chat.wait_for(">>> ")
         for _ in range(2):
             chat.type("what\\\n")
@@ -95,7 +99,7 @@ def test_control_c_stops_the_answer_and_not_the_chat(folder: Path) -> None:
             chat.wait_for("is it\n")
             chat.wait_for(" ")  # of the answer: it is on its way
             chat.type(CTRL_C)
-            assert 0 < int(chat.wait_for(" tokens, ").split()[-1]) < serving_models.CONTEXT
+            assert 0 < int(chat.wait_for(" tokens, ").split()[-1]) < CONTEXT - 100
             chat.wait_for("stopped")
             chat.wait_for(">>> ")
         chat.type(CTRL_C)
@@ -111,26 +115,38 @@ def test_control_c_stops_the_answer_and_not_the_chat(folder: Path) -> None:
     assert saved["messages"][0]["content"] == "what\nis it"
 
 
-def test_base_and_tuned_side_by_side(folder: Path) -> None:
-    command = [*SLIPWAY, "chat", "adapter", "--compare", "--max-new-tokens", "40"]
+def test_two_models_side_by_side(folder: Path) -> None:
+    source = Source(name="left", gguf=folder / "base.gguf")
+    sources = [source, dataclasses.replace(source, name="right")]
+    command = [sys.executable, "-m", "train.chat", "--max-new-tokens", "40"]
+    command += [f"--source={each.to_json()}" for each in sources]
     with Terminal(command, cwd=folder, environment=ENVIRONMENT, columns=80) as chat:
-        chat.wait_for("base: base model")
-        chat.wait_for("adapter: base model with adapter")
         chat.wait_for(">>> ")
         chat.type("what is it\n")
-        shown = chat.wait_for("40 tokens, ")
+        shown = chat.wait_for("\n40 tokens, ")
         chat.wait_for("40 tokens, ")
+        chat.wait_for(">>> ")
+        chat.type("/save both.jsonl\n")
+        chat.wait_for("both.jsonl: 1")
+        chat.wait_for(">>> ")
         chat.type(CTRL_D)
         assert chat.end() == 0
-    answers = piped(folder, "what is it\n", "adapter", "--compare", "--max-new-tokens", "40").stdout
-    base, tuned = (line.partition(": ")[2] for line in answers.splitlines())
-    assert base != tuned
+    answer = json.loads((folder / "both.jsonl").read_text())["messages"][1]["content"]
     width = column_width(80)
-    assert width is not None
+    assert width is not None and len(answer) == 40
     expected = SideBySide(width)
-    for column, text in enumerate((f"base\n{base}", f"adapter\n{tuned}")):
-        expected.add(column, text)
+    for column, name in enumerate(("left", "right")):
+        expected.add(column, f"{name}\n{answer}")
     assert "\n".join(expected.open_rows()) in shown
+
+
+def test_base_and_tuned(folder: Path) -> None:
+    answered = piped(folder, "what is it\n", "adapter", "--compare", "--max-new-tokens", "12")
+    (base, untuned), (adapter, tuned) = (line.split(": ", 1) for line in answered.stdout.splitlines())
+    assert (base, adapter) == ("base", "adapter")
+    assert len(untuned) == len(tuned) == 12 and untuned != tuned
+    assert "base: base model, " in answered.stderr
+    assert "adapter: base model with adapter, " in answered.stderr
 
 
 def test_through_pipes(folder: Path) -> None:
@@ -158,7 +174,7 @@ def test_the_seed_decides(folder: Path) -> None:
         (["broken.gguf"], "", "llama.cpp can't load it"),
         (["base", "--base"], "", "does not say which model it was made of"),
         (["base.gguf", "--product", "merged"], "", "holds no merged model"),
-        (["base.gguf"], "a" * 600 + "\n", "context holds 512"),
+        (["base.gguf"], "a" * 9000 + "\n", "context holds 8,192"),
         (["base.gguf"], "/nonsense\n", "there is no /nonsense"),
     ],
 )

@@ -1,6 +1,7 @@
 """`python -m train.chat --source JSON`: talk to a model that this process loads.
 
-`slipway chat` starts it and hands it the terminal. The exit code is one of `artifacts.contract.EXIT_*`, or 130 after ^C.
+`slipway chat` starts it and hands it the terminal. The exit code is one of `artifacts.contract.EXIT_*`, or
+130 after ^C.
 """
 
 from __future__ import annotations

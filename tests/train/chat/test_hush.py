@@ -44,7 +44,9 @@ except ValueError:
 def printed(**environment: str) -> tuple[str, str]:
     """What the program above prints, on standard output and error."""
     command = [sys.executable, "-c", NOISE]
-    ended = subprocess.run(command, env={"PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True)
+    ended = subprocess.run(
+        command, env={"PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True
+    )
     return ended.stdout, ended.stderr
 
 

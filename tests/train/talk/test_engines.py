@@ -111,7 +111,9 @@ def test_an_adapter_of_every_method(tmp_path: Path, base: Path, name: str) -> No
     model = methods.apply(method_cases.load(base), params, Tokens(trained=trained))
     method_cases.disturb(model)
     folder = tmp_path / "final"
-    weights.write_adapter(model, folder, base_name="org/base", base_revision="c0ffee", writes=True, for_base=True)
+    weights.write_adapter(
+        model, folder, base_name="org/base", base_revision="c0ffee", writes=True, for_base=True
+    )
     reference = methods.load_adapter(method_cases.load(base), folder)
     engine = open_engine(
         Source(name="bot", folder=base, adapter=folder, tokenizer=base), device="cpu", precision="fp32"
@@ -201,7 +203,8 @@ def test_what_can_not_be_loaded(tmp_path: Path, base: Path) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(40))
     with pytest.raises(StageUserError, match=r"broken.gguf: llama.cpp can't load it"):
         open_engine(Source(name="x", gguf=tmp_path / "broken.gguf"))
-    other = serving_models.write_tokenizer(tmp_path / "model") and tmp_path / "model"
+    other = tmp_path / "model"
+    serving_models.write_tokenizer(other)
     (other / "config.json").write_text(json.dumps({"model_type": "nonsense"}))
-    with pytest.raises(StageUserError, match="the model can't be loaded: .*nonsense"):
+    with pytest.raises(StageUserError, match=r"the model can't be loaded: .*nonsense"):
         open_engine(Source(name="x", folder=other), device="cpu")
