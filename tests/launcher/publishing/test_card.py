@@ -155,7 +155,7 @@ def test_a_run_of_products_alone_has_a_card_too(made: tuple[RunFacts, Any, Plan]
     bare = dataclasses.replace(facts.plan, stages=kept, job={"name": "bot"})
     small = RunFacts(run_id="x", plan=bare, manifests={"quantize": facts.manifests["quantize"]})
     text = render((small, store, plan), ["quantized"])
-    assert "## Data" not in text and "## Results" not in text and "| GPTQ | Perplexity | 9.75 |" in text
+    assert "## Data" not in text and "## Results" not in text and "| GPTQ | Perplexity | 9.5 → 9.75 |" in text
 
 
 def test_licences_of_base_models(tmp_path: Path) -> None:
