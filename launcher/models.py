@@ -137,12 +137,13 @@ def of_run(run_id: str, artifacts: Artifacts, product: str | None) -> Source:
 
 
 def _best(run_id: str, artifacts: Artifacts) -> Form:
+    """The untuned model only of a run that tunes none."""
+    tunes = any(artifacts.plan.has(kind) for kind in _MAKERS["adapter"])
     for product, kinds in _MAKERS.items():
-        if artifacts.complete(*kinds) is not None:
+        if (product != "base" or not tunes) and artifacts.complete(*kinds) is not None:
             return product
-    raise _refused(
-        f"run {run_id}", "it has made no model yet", f"`slipway status {run_id}` says how far it is"
-    )
+    way_out = f"`slipway status {run_id}` says how far it is"
+    raise _refused(f"run {run_id}", "it has made no model yet", way_out)
 
 
 def _not_made(run_id: str, artifacts: Artifacts, product: Form) -> UserError:

@@ -15,6 +15,7 @@ from typing import Any
 
 from artifacts.contract import QuantizeParams
 from artifacts.manifest import ArtifactWriter
+from train import lean_peft
 from train.data.reader import PreparedSplit
 from train.merge import companion_files
 from train.quantizing import fitting, gptq, perplexity
@@ -131,6 +132,7 @@ def _splits(prepared: Path) -> tuple[PreparedSplit, PreparedSplit | None]:
 def _quantize(
     base: Path, folder: Path, choice: Choice, params: QuantizeParams, work: Path, told: Callable[..., None]
 ) -> Fit:
+    lean_peft.prepare("gptq")
     config = json.loads((base / "config.json").read_bytes())
     dtype = kept_type(config)
     stored = gptq.quantize(base, folder, choice.calibration, params, work / "gptqmodel", told, dtype=dtype)

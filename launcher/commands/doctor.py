@@ -12,13 +12,16 @@ from launcher.commands.options import AsJson, ClusterName, Overrides
 from launcher.commands.output import say, say_now, show_json
 
 if TYPE_CHECKING:
+    from artifacts.contract import Plan
     from launcher.doctor import Check
 
 
 def doctor(
     job: Annotated[
         Path | None,
-        typer.Argument(metavar="JOB", help="Also: does this job fit the quota?", show_default=False),
+        typer.Argument(
+            metavar="JOB", help="Also: does this job fit the quota, and can it publish?", show_default=False
+        ),
     ] = None,
     cluster: ClusterName = "local",
     overrides: Overrides = None,
@@ -60,24 +63,33 @@ def _checks(cluster: str, job: Path | None, overrides: list[str] | None) -> Iter
     if not isinstance(profile, KubernetesCluster):
         why, way_out = "it is this machine: there is nothing to look at", "`slipway plan JOB` says what fits"
         raise UserError(Problem(where="", what=f"cluster {cluster}", why=why, way_out=way_out))
-    wanted = _demand(job, cluster, overrides) if job else None
+    plan = _plan(job, cluster, overrides) if job else None
     yield from examine(
         profile,
         lambda: Kube.connect(profile.namespace, profile.context),
         place_of(cluster, profile).store,
-        wanted=wanted,
+        wanted=_demand(plan) if plan else None,
         cuda_major=int(CUDA_VERSION.partition(".")[0]),
+        publishes=plan is not None and _publishes_to_hub(plan),
     )
 
 
-def _demand(job: Path, cluster: str, overrides: list[str] | None) -> dict[str, float]:
+def _plan(job: Path, cluster: str, overrides: list[str] | None) -> Plan:
+    from launcher.commands.jobs import make_plan
+
+    return make_plan(job, cluster, overrides, rehearse=False, fresh=False)[0]
+
+
+def _publishes_to_hub(plan: Plan) -> bool:
+    return plan.has("publish") and str(plan.stage("publish").params.to).startswith("hub://")
+
+
+def _demand(plan: Plan) -> dict[str, float]:
     """What the job's training takes. Which images it would run in makes no difference."""
     from launcher.backends.manifest import stage_object
-    from launcher.commands.jobs import make_plan
     from launcher.doctor.demand import demand
     from launcher.stages.image import Images
 
-    plan, _ = make_plan(job, cluster, overrides, rehearse=False, fresh=False)
     return demand(stage_object(plan, plan.run_id, plan.stage("train"), Images(pilot="", train="")))
 
 

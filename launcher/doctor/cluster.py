@@ -132,6 +132,19 @@ def secrets(kube: Kube, profile: KubernetesCluster) -> Iterator[Check]:
         yield _secret(kube, name, keys)
 
 
+def hub_token(profile: KubernetesCluster) -> Check:
+    """For a job that publishes to a hub: its pods get a token. `secrets` looks whether it is there."""
+    what = "hub token"
+    reference = profile.secrets.get("HF_TOKEN")
+    if reference is None:
+        way_out = (
+            f"kubectl -n {profile.namespace} create secret generic hub --from-literal=token=…, and "
+            "`secrets: {HF_TOKEN: {secret: hub, key: token}}` in the profile"
+        )
+        return failure(what, "the job publishes to a hub, and the profile gives pods no HF_TOKEN", way_out)
+    return ok(what, f"HF_TOKEN comes from {reference.key} of Secret {reference.secret}")
+
+
 def queue(kube: Kube, name: str) -> Check:
     what = f"queue {name}"
     try:

@@ -19,9 +19,10 @@ def examine(
     *,
     wanted: dict[str, float] | None = None,
     cuda_major: int | None = None,
+    publishes: bool = False,
 ) -> Iterator[Check]:
     """Every check, one after the other. `wanted`: what a job takes of the namespace's quota (as
-    `requests.cpu` -> cores); `cuda_major`: of the image."""
+    `requests.cpu` -> cores); `cuda_major`: of the image; `publishes`: the job does, to a hub."""
     yield services.bucket(store)
     yield services.registry(profile)
     try:
@@ -37,6 +38,8 @@ def examine(
     yield cluster.kuberay(kube)
     yield from cluster.permissions(kube)
     yield from cluster.named_objects(kube, profile)
+    if publishes:
+        yield cluster.hub_token(profile)
     yield from cluster.quota(kube, wanted or {})
     yield from nodes.nodes(kube, profile, cuda_major)
     yield services.clock(kube)

@@ -8,53 +8,33 @@ that was cut off has sent.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from launcher.errors import ClusterError
+from launcher.publishing import hub_errors
 from launcher.publishing.hub_errors import Conflict, OutOfReach, in_words
+from launcher.publishing.listing import Listing, Remote, is_there, stale_weights
 from launcher.publishing.products import PublishedFile
 
 #: huggingface_hub's own default; `HF_ENDPOINT` names another hub.
-_ENDPOINT = "https://huggingface.co"
+PUBLIC_HUB = "https://huggingface.co"
 #: Files on their way at a time.
 _UPLOADS = 4
 #: From here on a file is asked about and sent by itself; smaller ones all together.
 _ALONE_BYTES = 1_000_000
 #: Between attempts of the whole, beside the retries of single requests by huggingface_hub.
 _PAUSES_S = (2.0, 10.0, 30.0)
-#: Files that loaders find by name, and so must not stay of another model in a folder that is written.
-_WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".gguf")
-_ADAPTER_CONFIG = "adapter_config.json"
-
 Told = Callable[[int, int], None]  # (bytes done, bytes in all)
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A file as the hub lists it: by SHA-256 where it is large, by git's object id where it is small."""
-
-    sha256: str | None
-    git_id: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Listing:
-    """A repository at one commit."""
-
-    revision: str
-    files: Mapping[str, Remote]
 
 
 def endpoint() -> str:
     """The hub's address, without user and password."""
-    named = os.environ.get("HF_ENDPOINT") or _ENDPOINT
+    named = os.environ.get("HF_ENDPOINT") or PUBLIC_HUB
     parts = urlsplit(named if "://" in named else f"https://{named}")
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
 
@@ -70,11 +50,11 @@ def find_token() -> str | None:
 class Repository:
     """One repository, with one token. Every method raises what `in_words` makes of the hub's refusals."""
 
-    def __init__(self, name: str, token: str | None, *, pauses_s: Sequence[float] = _PAUSES_S) -> None:
+    def __init__(self, name: str, token: str | None) -> None:
         from huggingface_hub import HfApi
         from huggingface_hub.utils import disable_progress_bars
 
-        self.name, self._pauses_s = name, pauses_s
+        self.name = name
         disable_progress_bars()
         _use_xet_where_it_is(endpoint())
         self._api: Any = HfApi(
@@ -112,7 +92,7 @@ class Repository:
         """Bring the repository to hold `files`, in one commit; returns the commit. Weights of other models
         that lie in the same folders go in that commit; any other file stays."""
         operations: dict[str, Any] = {}
-        for pause_s in (*self._pauses_s, None):
+        for pause_s in (*_PAUSES_S, None):
             try:
                 with self._in_words():
                     return self._upload(files, operations, message, progress)
@@ -122,7 +102,7 @@ class Repository:
                 time.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
-    def licence_card(self, revision: str | None) -> dict[str, Any]:
+    def card(self, revision: str | None) -> dict[str, Any]:
         """The metadata of its card; empty where it has none or can't be asked."""
         try:
             with self._in_words():
@@ -149,6 +129,7 @@ class Repository:
         for file in missing:
             operations.setdefault(file.path, _operation(file))
         self._send(missing, operations, done_bytes, total_bytes, progress)
+        _require_kept(self.name, [path for path, one in operations.items() if one._should_ignore])
         changes = [operations[file.path] for file in missing]
         changes += [CommitOperationDelete(path_in_repo=path, is_folder=False) for path in stale]
         commit = self._api.create_commit(
@@ -156,10 +137,7 @@ class Repository:
         )
         after = self._listing(commit.oid)
         if lost := [file.path for file in files if not is_there(file, after.files)]:
-            raise Conflict(
-                f"{self.name} at {commit.oid[:12]} lacks {', '.join(lost[:3])}",
-                "does its .gitignore leave them out?",
-            )
+            raise ClusterError(f"hub://{self.name}", f"commit {commit.oid[:12]} lacks {', '.join(lost[:3])}")
         return str(commit.oid)
 
     def _send(
@@ -192,7 +170,7 @@ class Repository:
                     done_bytes += sum(file.size_bytes for file in sent[future])
                     progress(done_bytes, total_bytes)
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.shutdown(cancel_futures=True)
                 raise
 
     def _listing(self, revision: str | None = None) -> Listing:
@@ -213,30 +191,6 @@ class Repository:
             yield
 
 
-def is_there(file: PublishedFile, files: Mapping[str, Remote]) -> bool:
-    """Whether the repository holds these very bytes at that path."""
-    remote = files.get(file.path)
-    if remote is None:
-        return False
-    if remote.sha256 is not None:
-        return remote.sha256 == file.sha256
-    return remote.git_id == _git_id(file)
-
-
-def stale_weights(there: Mapping[str, Remote], paths: Sequence[str]) -> list[str]:
-    """Weights, and what makes an adapter of a folder, that are not of this publication but lie in folders
-    that it puts weights into: loaders would take them for a part of it."""
-    written = {PurePosixPath(path).parent for path in paths if path.endswith(_WEIGHTS)}
-    kept = set(paths)
-    return sorted(
-        path
-        for path in there
-        if path not in kept
-        and PurePosixPath(path).parent in written
-        and (path.endswith(_WEIGHTS) or PurePosixPath(path).name == _ADAPTER_CONFIG)
-    )
-
-
 def _operation(file: PublishedFile) -> Any:
     from huggingface_hub import CommitOperationAdd
 
@@ -245,12 +199,11 @@ def _operation(file: PublishedFile) -> Any:
     return operation
 
 
-def _git_id(file: PublishedFile) -> str:
-    """git's object id: SHA-1 over `blob <size>\\0` and the bytes. Only for files that the hub keeps in git,
-    which are small."""
-    digest = hashlib.sha1(b"blob %d\0" % file.size_bytes)
-    digest.update(file.source.read_bytes() if file.source else file.content)
-    return digest.hexdigest()
+def _require_kept(name: str, ignored: Sequence[str]) -> None:
+    """huggingface_hub would leave them out of the commit without a word."""
+    if ignored:
+        why = f"its .gitignore leaves out {', '.join(ignored[:3])}"
+        raise hub_errors.problem(name, why, "change the repository's .gitignore")
 
 
 def _use_xet_where_it_is(address: str) -> None:

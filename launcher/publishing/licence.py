@@ -6,16 +6,20 @@ import io
 import re
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
-from artifacts.contract import ModelParams, Plan, StageKind
+from artifacts.contract import Plan, PublishParams
 from artifacts.manifest import file_source, read_marker
 from artifacts.store import ObjectMissingError, Store
-from launcher.publishing.hub import Repository, find_token
+from launcher.publishing import base_model
+from launcher.publishing.hub import PUBLIC_HUB, Repository, find_token
+from launcher.publishing.privacy import is_private
+from launcher.publishing.products import main_product
+from launcher.spec.job_grammar import LICENSE_PATTERN
 
 #: Front matter of a card: YAML between two lines of dashes, at the top.
 _FRONT_MATTER = re.compile(r"\A\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.S)
 _CARD_BYTES = 256 * 1024
-_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -27,21 +31,20 @@ class Licence:
     note: str = ""
 
 
-def find(plan: Plan, store: Store, given: str | None, *, ask_hub: bool) -> Licence:
-    """`given` is the job's own. Else the base model's card is read, beside its files or, with `ask_hub`, on
-    the hub that it came from."""
-    if given is not None:
-        return Licence({"license": given}, "As the publisher states.")
-    if not plan.has(StageKind.MODEL):
-        return _unknown()
-    stage = plan.stage(StageKind.MODEL)
-    metadata = licence_of(_card_beside(store, stage.output))
-    params: ModelParams = stage.params
-    if not metadata and ask_hub and params.source == "hub" and params.hub == "huggingface":
-        base = Repository(params.location or "", find_token())
-        metadata = licence_of(base.licence_card(params.revision))
+def find(plan: Plan, store: Store, params: PublishParams, *, ask_hub: bool) -> Licence:
+    """The job's own. Else the base model's card is read, beside its files or, with `ask_hub`, on the hub that
+    it came from."""
+    if params.license is not None:
+        return Licence({"license": params.license}, "As the publisher states.")
+    main = main_product(params.products)
+    stage, name = base_model.stage_of(plan, main), base_model.hub_name(plan, main)
+    metadata, revision = {}, None
+    if stage is not None:
+        metadata, revision = licence_of(_card_beside(store, stage.output)), stage.params.revision
+    if not metadata and ask_hub and name is not None:
+        metadata = licence_of(Repository(name, find_token()).card(revision))
     if metadata:
-        return Licence(metadata, "The base model's, as its own card states it.")
+        return Licence(_with_link(metadata, name, revision), "The base model's, as its own card states it.")
     return _unknown()
 
 
@@ -58,13 +61,25 @@ def licence_of(card: dict[str, Any]) -> dict[str, str]:
     identifier = card.get("license")
     if isinstance(identifier, list) and len(identifier) == 1:
         (identifier,) = identifier
-    if not isinstance(identifier, str) or not _IDENTIFIER.fullmatch(identifier):
+    if not isinstance(identifier, str) or not re.fullmatch(LICENSE_PATTERN, identifier):
         return {}
     found = {"license": identifier}
     for name in ("license_name", "license_link"):
         if isinstance(card.get(name), str):
             found[name] = card[name]
     return found
+
+
+def _with_link(metadata: dict[str, str], name: str | None, revision: str | None) -> dict[str, str]:
+    """With the link to the licence's text as it is from outside the base model's repository; without it where
+    that is nowhere to be found."""
+    link = metadata.get("license_link")
+    if link is None or link.startswith("https://"):
+        return metadata
+    if name is not None and not is_private(link):
+        address = f"{PUBLIC_HUB}/{name}/blob/{revision or 'main'}/{quote(link)}"
+        return metadata | {"license_link": address}
+    return {field: value for field, value in metadata.items() if field != "license_link"}
 
 
 def front_matter(text: str) -> dict[str, Any]:

@@ -23,9 +23,7 @@ def snippets(
     found: list[Snippet] = []
     for product, folder in where.items():
         if product in ("model", "quantized"):
-            form = " (GPTQ)" if product == "quantized" else ""
-            lines = _whole(place, folder, on_hub=on_hub, has_code=has_code, name=name)
-            found += [(f"{library}{form}", block) for library, block in lines]
+            found += _whole(product, place, folder, on_hub=on_hub, has_code=has_code, name=name)
         elif product == "adapter":
             found.append(_adapter(place, folder, base_name, has_code=has_code))
         else:
@@ -35,10 +33,12 @@ def snippets(
     return found
 
 
-def _whole(place: str, folder: str, *, on_hub: bool, has_code: bool, name: str) -> Iterator[Snippet]:
+def _whole(
+    product: Product, place: str, folder: str, *, on_hub: bool, has_code: bool, name: str
+) -> Iterator[Snippet]:
     options = _options(folder, has_code)
     yield (
-        "transformers",
+        "transformers, with gptqmodel and optimum" if product == "quantized" else "transformers",
         writing.block(
             f"""\
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -86,7 +86,8 @@ def _gguf(
     fetch = f"{_download(place, folder, name)}\n" if on_hub else ""
     here = name if on_hub else place
     if files:
-        yield "llama.cpp", writing.block(f"{fetch}llama-cli -m {here}/{files[0]}", "sh")
+        usual = next((path for path in files if "q4_k_m" in path), files[0])
+        yield "llama.cpp", writing.block(f"{fetch}llama-cli -m {here}/{usual}", "sh")
     if has_modelfile:
         inside = f"{here}/{folder}".rstrip("/")
         yield (

@@ -56,6 +56,12 @@ def folders(products: Iterable[Product]) -> dict[Product, str]:
     return {listed[0]: ""} if len(listed) == 1 else {name: FOLDERS[name] for name in listed}
 
 
+def main_product(products: Iterable[Product]) -> Product:
+    """The one that a publication is about."""
+    listed = list(products)
+    return next(name for name in FOLDERS if name in listed)
+
+
 def is_published(path: str) -> bool:
     """Whether a file of a product is for others."""
     name = PurePosixPath(path)
@@ -94,7 +100,7 @@ def collect(
     where = folders(wanted)
     for name, manifest in wanted.items():
         prefix = stage.inputs[name]
-        folder = files_folder(store, prefix, manifest)
+        folder = files_folder(store, prefix, manifest, once=True)
         for entry in manifest.files:
             files.append(_checked(folder, prefix, entry, where[name], base_name))
             done_bytes += entry.size_bytes

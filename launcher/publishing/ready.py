@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from artifacts.contract import Plan, PublishParams, StageKind
-from artifacts.store import Store, open_store
+from artifacts.store import Store, StoreError, open_store
 from launcher.errors import Problem, UserError
 from launcher.publishing import hub_errors
 from launcher.publishing.hub import Repository, find_token
@@ -107,8 +107,17 @@ def _require_hub(target: Target, params: PublishParams, say: Callable[[str], Non
 
 
 def _require_bucket(target: Target) -> None:
-    """One small object is written there and deleted again. Raises StoreError."""
+    """One small object is written there and deleted again. Raises UserError."""
     store = open_store(target.parent_uri)
     key = f"{target.folder}/probe-{uuid.uuid4().hex}"
-    store.write_bytes(key, _PROBE)
-    store.delete(key)
+    try:
+        store.write_bytes(key, _PROBE)
+        store.delete(key)
+    except StoreError as error:
+        way_out = error.way_out
+        if not way_out or "profile" in way_out:  # a profile says where the store is, not this bucket
+            way_out = (
+                "it is reached with the endpoint, region and credentials of the store: name one they open"
+            )
+        what = f"publish.to: {target.uri}"
+        raise UserError(Problem(where="", what=what, why=error.why, way_out=way_out)) from error

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from artifacts.contract import Plan, PublishParams, StageKind, canonical_json
 from artifacts.events import Events
 from artifacts.manifest import ArtifactWriter
 from artifacts.redact import Redactor
 from artifacts.store import Store, open_store
-from launcher.publishing import bucket, card, curves, licence, products, ready
+from launcher.publishing import base_model, bucket, card, curves, licence, products, ready
 from launcher.publishing.hub import Repository, find_token
 from launcher.publishing.products import PublishedFile
-from launcher.publishing.target import parse
+from launcher.publishing.target import Target, parse
 from launcher.reporting.collect import collect
 
 RESULT = "published.json"
@@ -30,31 +31,40 @@ def run(plan: Plan, run_id: str, store: Store, events: Events) -> None:
     target = parse(params.to)
     repository = ready.repository(target, params) if target.kind == "hub" else None
 
-    def checked(done: int, total: int) -> None:
+    def progress(done: int, total: int) -> None:
         events.progress(done, total, "bytes")
 
-    def sent(done: int, total: int) -> None:
-        events.progress(done, total, "bytes")
-
-    wanted = products.manifests(stage, params.products, store)
-    files = products.collect(stage, wanted, store, base_name=card.base_name(plan), progress=checked)
-    facts = collect(store, run_id)
-    stated = licence.find(plan, store, params.license, ask_hub=target.kind == "hub")
-    drawing = curves.draw(facts.steps, facts.evaluations)
-    if drawing is not None:
-        files.append(PublishedFile.of_bytes(curves.FILE, drawing.encode()))
-    text = card.render(facts, stage, wanted, stated, files, target, has_curves=drawing is not None)
-    secrets = {**os.environ, ready.TOKEN: find_token() or ""} if repository is not None else os.environ
-    files.append(PublishedFile.of_bytes(card.FILE, Redactor(secrets)(text).encode()))
+    files = _files(plan, run_id, store, target, progress)
     private, address = None, target.uri
     if repository is not None:
         private = _make_ready(repository, params, events)
         message = f"{plan.name}: {', '.join(params.products)} ({run_id})"
-        address, revision = repository.address, repository.upload(files, message, sent)
+        address, revision = repository.address, repository.upload(files, message, progress)
     else:
-        revision = bucket.put(open_store(target.parent_uri), target.folder, files, sent)
+        revision = bucket.put(open_store(target.parent_uri), target.folder, files, progress)
     _record(store, stage.output, address, revision, private, files)
     events.say("note", text=f"published at {address}, revision {revision[:12]}")
+
+
+def _files(
+    plan: Plan, run_id: str, store: Store, target: Target, progress: Callable[[int, int], None]
+) -> list[PublishedFile]:
+    """The products' files, each checked, their curves and their card."""
+    stage = plan.stage(StageKind.PUBLISH)
+    params: PublishParams = stage.params
+    wanted = products.manifests(stage, params.products, store)
+    base_name = base_model.hub_name(plan, "adapter")
+    files = products.collect(stage, wanted, store, base_name=base_name, progress=progress)
+    facts = collect(store, run_id)
+    drawing = curves.draw(facts.steps, facts.evaluations)
+    if drawing is not None:
+        files.append(PublishedFile.of_bytes(curves.FILE, drawing.encode()))
+    stated = licence.find(plan, store, params, ask_hub=target.kind == "hub")
+    text = card.render(facts, stage, wanted, stated, files, target, has_curves=drawing is not None)
+    secrets = dict(os.environ)
+    if target.kind == "hub" and (token := find_token()):
+        secrets[ready.TOKEN] = token
+    return [*files, PublishedFile.of_bytes(card.FILE, Redactor(secrets)(text).encode())]
 
 
 def _make_ready(repository: Repository, params: PublishParams, events: Events) -> bool:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from artifacts.contract import GgufType, Product
 from launcher.spec.base_model import ModelSource
-from launcher.spec.job_grammar import HUB_ID_PATTERN, MAX_SEED
+from launcher.spec.job_grammar import HUB_ID_PATTERN, LICENSE_PATTERN, MAX_SEED
 from launcher.spec.section import Conflict, Section
 from launcher.spec.units import SIZE_PATTERN, to_bytes
 
@@ -127,7 +127,7 @@ class Publish(Section):
     private: bool = Field(True, description="Whether a hub repository that is made for it is private.")
     license: str | None = Field(
         None,
-        pattern=r"^[a-z0-9][a-z0-9.+-]{0,63}$",
+        pattern=LICENSE_PATTERN,
         description="The model card's licence, by the hub's identifier, as `apache-2.0`. Left out: the base "
         "model's, where its card names one.",
     )

@@ -120,7 +120,7 @@ def test_an_answer_gives_no_orders_to_the_terminal() -> None:
 
 COMMANDS = (
     "init pin plan submit stage render status logs dashboard resume cancel runs fetch verify report gc data "
-    "image schema clusters doctor merge quantize export predict"
+    "image schema clusters doctor merge quantize export predict publish compare chat serve"
 )
 
 

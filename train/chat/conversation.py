@@ -10,41 +10,50 @@ from train.talk.engine import Message
 
 
 class Conversation:
-    """The turns with one model. It ends with the assistant's turn, but while that is being made."""
+    """The turns with one model: questions, each with its answer but while that is being made."""
 
     def __init__(self, system: str | None = None) -> None:
         self.system = system
-        self._turns: list[Message] = []
+        self._questions: list[str] = []
+        self._answers: list[str] = []
 
     @property
     def messages(self) -> list[Message]:
-        head = [{"role": "system", "content": self.system}] if self.system else []
-        return head + self._turns
+        """Questions without a word of an answer (stopped at once) are left out: no training record has
+        such."""
+        said: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
+        for question, answer in zip(self._questions, self._answers, strict=False):
+            if answer:
+                said.append({"role": "user", "content": question})
+                said.append({"role": "assistant", "content": answer})
+        if len(self._questions) > len(self._answers):
+            said.append({"role": "user", "content": self._questions[-1]})
+        return said
 
     @property
     def has_answer(self) -> bool:
-        return bool(self._turns)
+        return any(self._answers)
 
     def ask(self, text: str) -> list[Message]:
         """The messages of a question, the assistant's turn being next."""
-        self._turns.append({"role": "user", "content": text})
+        self._questions.append(text)
         return self.messages
 
     def answer(self, text: str) -> None:
-        """Take the answer in. Of one without a word (stopped, or refused) the question goes, too."""
-        if text:
-            self._turns.append({"role": "assistant", "content": text})
-        else:
-            del self._turns[-1:]
+        """Take the answer in; an empty one where none came."""
+        self._answers.append(text)
 
-    def take_back(self) -> str:
-        """Forget the last question and its answer; returns the question."""
-        question, _ = self._turns[-2:]
-        del self._turns[-2:]
-        return str(question["content"])
+    def take_back(self) -> str | None:
+        """Forget the last question, and its answer if it has one; returns the question, None without one."""
+        if not self._questions:
+            return None
+        question = self._questions.pop()
+        del self._answers[len(self._questions) :]
+        return question
 
     def reset(self) -> None:
-        self._turns = []
+        """Forget all but the system message."""
+        self._questions, self._answers = [], []
 
     def record(self) -> dict[str, Any]:
         """In the format `messages` of training data."""
@@ -52,10 +61,14 @@ class Conversation:
 
 
 def save(conversation: Conversation, file: Path) -> int:
-    """Append the conversation to the file; returns how many it holds now. Raises OSError."""
-    with file.expanduser().open("a+", encoding="utf-8") as lines:
+    """Append the conversation to the file; returns how many it holds now. Raises OSError, and ValueError for
+    a file of something else than a record a line."""
+    line = json.dumps(conversation.record(), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    count, last = 0, b"\n"
+    with file.open("ab+") as lines:
         lines.seek(0)
-        text = lines.read()
-        line = json.dumps(conversation.record(), ensure_ascii=False)
-        lines.write(("\n" if text and not text.endswith("\n") else "") + line + "\n")
-        return len(text.splitlines()) + 1
+        for count, last in enumerate(lines, 1):  # noqa: B007 - the last of them
+            if count == 1 and not last.startswith(b"{"):
+                raise ValueError("it holds something else than a record a line")
+        lines.write(line if last.endswith(b"\n") else b"\n" + line)
+    return count + 1

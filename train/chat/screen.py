@@ -1,4 +1,5 @@
-"""Answers as they are made, on a terminal or plainly through a pipe. What a model writes steers nothing."""
+"""Answers as they are made, on a terminal or plainly through a pipe. What a model writes steers no
+terminal."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from train.talk.engine import Piece
 
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 _DRAW_EVERY_S = 1 / 15
+_TAB_CELLS = 4
 
 
 class Answer(NamedTuple):
@@ -46,14 +48,14 @@ class Timed:
         self.text = ""
 
     def __iter__(self) -> Iterator[str]:
-        """The text of each piece, made harmless."""
+        """The text of each piece."""
         for piece in self._pieces:
             self._last = time.monotonic()
             if not self._piece.tokens:
                 self._first = self._last
             self._piece = piece
             self.text += piece.text
-            yield harmless(piece.text.expandtabs(4))
+            yield piece.text
 
     def answer(self, *, stopped: bool) -> Answer:
         return Answer(self.text, self._remark(stopped), stopped)
@@ -70,8 +72,16 @@ class Timed:
         return ", ".join([*parts, "stopped"] if stopped else parts)
 
 
+def _shown(text: str) -> str:
+    return harmless(text.expandtabs(_TAB_CELLS))
+
+
 class PlainScreen:
-    """Answers alone on standard output, each ending its line; the rest on standard error."""
+    """Answers alone on standard output, each ending its line; the rest on standard error. A pipe gets each
+    answer as the model wrote it."""
+
+    def __init__(self) -> None:
+        self._is_seen = sys.stdout.isatty()
 
     def note(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -83,7 +93,7 @@ class PlainScreen:
             if len(streams) > 1:
                 print(f"{name}: ", end="", flush=True)
             for text in timed:
-                print(text, end="", flush=True)
+                print(_shown(text) if self._is_seen else text, end="", flush=True)
             print(flush=True)
             answers.append(timed.answer(stopped=False))
         return answers
@@ -117,7 +127,7 @@ class TerminalScreen:
         timed, stopped = Timed(stream), False
         try:
             for text in timed:
-                print(text, end="", flush=True)
+                print(_shown(text), end="", flush=True)
         except KeyboardInterrupt:
             stopped = True
         answer = timed.answer(stopped=stopped)
@@ -138,7 +148,7 @@ class TerminalScreen:
                     if text is None:
                         columns.end(column)
                     else:
-                        columns.add(column, text)
+                        columns.add(column, _shown(text))
                     drawing.draw()
             except KeyboardInterrupt:
                 stopped = True

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from train.chat.commands import HELP, Command, CommandError, Said, parse
 from train.chat.conversation import Conversation, save
-from train.chat.screen import Screen
-from train.talk.engine import Engine, PromptError, Sampling
+from train.chat.hush import quietly
+from train.chat.screen import Answer, Screen
+from train.talk.engine import Engine, Message, PromptError, Sampling
 
 
 class Speaker(NamedTuple):
@@ -33,7 +34,7 @@ class Talk:
         self._asked = 0
 
     def run(self, lines: Iterable[str]) -> None:
-        """Until the lines end, or /quit. Where `strict`, raises CommandError, PromptError and OSError."""
+        """Until the lines end, or /quit. Where `strict`, raises CommandError and PromptError."""
         for line in lines:
             try:
                 said = parse(line)
@@ -41,36 +42,42 @@ class Talk:
                     self._ask(said.text)
                 elif said is not None and not self._obey(said):
                     return
-            except (CommandError, PromptError, OSError) as error:
+            except (CommandError, PromptError) as error:
                 if self._strict:
                     raise
                 self._screen.note(str(error))
 
     def _ask(self, text: str) -> None:
-        names = [speaker.name for speaker in self._speakers]
         prompts = [speaker.conversation.ask(text) for speaker in self._speakers]
-        answers = [""] * len(prompts)
         try:
-            streams = [
-                speaker.engine.stream(speaker.engine.encode_chat(messages), self._next_sampling())
-                for speaker, messages in zip(self._speakers, prompts, strict=True)
-            ]
-            self._asked += 1
-            try:
-                answers = [answer.text for answer in self._screen.show(names, streams)]
-            finally:
-                for stream in streams:
-                    stream.close()
+            answers = self._answers(prompts)
+        except BaseException:
+            for speaker in self._speakers:
+                speaker.conversation.take_back()
+            raise
+        for speaker, answer in zip(self._speakers, answers, strict=True):
+            speaker.conversation.answer(answer.text)
+
+    def _answers(self, prompts: Sequence[list[Message]]) -> list[Answer]:
+        names = [speaker.name for speaker in self._speakers]
+        sampling = self._next_sampling()
+        streams = [
+            quietly(speaker.engine.stream(speaker.engine.encode_chat(messages), sampling))
+            for speaker, messages in zip(self._speakers, prompts, strict=True)
+        ]
+        try:
+            return self._screen.show(names, streams)
         finally:
-            for speaker, answer in zip(self._speakers, answers, strict=True):
-                speaker.conversation.answer(answer)
+            for stream in streams:
+                stream.close()
 
     def _next_sampling(self) -> Sampling:
         """Another seed for each answer, in an order that the first one sets."""
-        seed = self._sampling.seed
-        return (
-            self._sampling if seed is None else dataclasses.replace(self._sampling, seed=seed + self._asked)
-        )
+        if (seed := self._sampling.seed) is None:
+            return self._sampling
+        sampling = dataclasses.replace(self._sampling, seed=seed + self._asked)
+        self._asked += 1
+        return sampling
 
     def _obey(self, command: Command) -> bool:
         """False where the talk is over."""
@@ -96,11 +103,17 @@ class Talk:
 
     def _retry(self) -> None:
         questions = [speaker.conversation.take_back() for speaker in self._speakers]
-        self._ask(questions[0])
+        if (question := questions[0]) is None:
+            raise CommandError("there is no question to answer again")
+        self._ask(question)
 
     def _save(self, file: Path) -> None:
         conversation = self._speakers[-1].conversation
         if not conversation.has_answer:
-            raise CommandError("nothing was said yet")
-        count = save(conversation, file)
+            raise CommandError("there is no answer to save")
+        try:
+            count = save(conversation, file.expanduser())
+        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: nobody has that ~home
+            cause = getattr(error, "strerror", None) or error
+            raise CommandError(f"{file} can't be written: {cause}") from error
         self._screen.note(f"{file}: {count} conversation{'s' if count > 1 else ''}")

@@ -21,7 +21,7 @@ from train.processes import available_cores
 from train.stage import StageUserError
 from train.talk import generation
 from train.talk.encoding import TokenizerFolder
-from train.talk.engine import Message, Piece, Sampling, Source
+from train.talk.engine import Message, Piece, PromptError, Sampling, Source
 
 #: Where a configuration names no limit (ALiBi).
 _DEFAULT_CONTEXT = 2048
@@ -109,8 +109,10 @@ class CachingModel:
         ids = torch.tensor([list(tokens)], device=self._device)
         try:
             output = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, **self._options)
-        except BaseException:  # given up halfway: some layers have read the tokens, others not
+        except BaseException as error:  # given up halfway: some layers have read the tokens, others not
             self._forget()
+            if isinstance(error, torch.OutOfMemoryError):
+                raise PromptError(f"{self._device} has no memory left for so long a conversation") from error
             raise
         self._cache = output.past_key_values
         self.read += tokens
@@ -188,5 +190,6 @@ def described(model: Any, device: str) -> str:
     """What computes, for people: `gptq 4 bit, bfloat16, cuda:0`."""
     config = getattr(model.config, "quantization_config", None)
     stored = {} if config is None else config if isinstance(config, dict) else config.to_dict()
-    kind = f"{stored['quant_method']} {stored.get('bits', '')} bit, " if stored.get("quant_method") else ""
+    method = stored.get("quant_method")
+    kind = f"{getattr(method, 'value', method)} {stored.get('bits', '')} bit, " if method else ""
     return f"{kind}{str(model.dtype).removeprefix('torch.')}, {device}"

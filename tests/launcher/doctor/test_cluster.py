@@ -124,3 +124,10 @@ def test_quantities(text: str, number: float) -> None:
 def test_no_quantities(text: str) -> None:
     with pytest.raises(ValueError, match="not a quantity"):
         cluster.amount(text)
+
+
+def test_a_job_that_publishes_needs_a_token_for_the_hub() -> None:
+    missing = cluster.hub_token(profile())
+    assert missing.level == "failure" and "kubectl -n ml create secret generic hub" in missing.way_out
+    named = cluster.hub_token(profile(secrets={"HF_TOKEN": {"secret": "hub", "key": "token"}}))
+    assert (named.level, named.found) == ("ok", "HF_TOKEN comes from token of Secret hub")

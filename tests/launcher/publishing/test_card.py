@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from artifacts.contract import DataFile, ModelParams, Plan, PublishParams, StageKind
+from artifacts.contract import DataFile, Plan, PublishParams, StageKind
 from launcher.publishing import card, curves, licence, products
 from launcher.publishing.licence import Licence
 from launcher.publishing.products import PublishedFile
@@ -61,9 +61,10 @@ def with_plan(facts: RunFacts, kind: StageKind, **changes: Any) -> RunFacts:
 
 def test_the_whole_card(made: tuple[RunFacts, Any, Plan]) -> None:
     text = render(made, ["model", "adapter", "quantized", "gguf"])
-    assert_golden(
-        "card.md", text.replace(made[0].plan.digest, "0" * 64)
-    )  # of a plan with the test's own folder
+    text = text.replace(made[0].plan.digest, "0" * 64)  # of a plan with the test's own folder
+    before, checks, after = re.split(r"(?s)(## Checks\n.*?)(?=## Training)", text)
+    assert "| merged model | Drift | 0.0012 |" in checks  # in the report's words
+    assert_golden("card.md", before + after)
 
 
 @pytest.mark.parametrize("to", ["hub://org/bot", "s3://acme-bucket/bots/harbour"])
@@ -176,10 +177,27 @@ def test_licences_of_base_models(tmp_path: Path) -> None:
 
 def test_the_licence_of_a_base_model_in_a_folder(tmp_path: Path) -> None:
     store, plan = runs.make(tmp_path / "store")
-    assert licence.find(plan, store, None, ask_hub=False).metadata == {}
+    params: PublishParams = plan.stage(StageKind.PUBLISH).params
+    given = dataclasses.replace(params, license="apache-2.0")
+    assert licence.find(plan, store, params, ask_hub=False).metadata == {}
     store.write_bytes(f"{plan.stage(StageKind.MODEL).output}/README.md", b"---\nlicense: mit\n---\n# Base\n")
-    assert licence.find(plan, store, None, ask_hub=False).metadata == {"license": "mit"}
-    assert licence.find(plan, store, "apache-2.0", ask_hub=False).metadata == {"license": "apache-2.0"}
+    assert licence.find(plan, store, params, ask_hub=False).metadata == {"license": "mit"}
+    assert licence.find(plan, store, given, ask_hub=False).metadata == {"license": "apache-2.0"}
+
+
+def test_a_licences_own_text_is_linked_from_outside(tmp_path: Path) -> None:
+    store, plan = runs.make(tmp_path / "store")
+    model = plan.stage(StageKind.MODEL)
+    params: PublishParams = plan.stage(StageKind.PUBLISH).params
+    for link, told in (
+        ("LICENSE", f"https://huggingface.co/team/base/blob/{'c' * 40}/LICENSE"),
+        ("https://x.org/terms", "https://x.org/terms"),
+        ("/home/ada/LICENSE", None),
+    ):
+        text = f"---\nlicense: other\nlicense_name: own\nlicense_link: {link}\n---\n"
+        store.write_bytes(f"{model.output}/README.md", text.encode())
+        found = licence.find(plan, store, params, ask_hub=False).metadata
+        assert found.get("license_link") == told and found["license_name"] == "own"
 
 
 def test_curves_stand_alone() -> None:
@@ -192,17 +210,3 @@ def test_curves_stand_alone() -> None:
     labels = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert labels[-2:] == ["training loss", "evaluation loss"]
     assert curves.draw([], []) is None
-
-
-def test_base_names() -> None:
-    from tests import plan_parts
-    from tests.artifacts.remote import RemoteStore
-
-    store = RemoteStore(Path("/nowhere"))
-    for params, name in (
-        (ModelParams(source="hub", location="org/base", revision="c" * 40), "org/base"),
-        (ModelParams(source="hub", location="org/base", revision="c" * 40, hub="modelscope"), None),
-        (ModelParams(source="folder", location="/home/ada/base"), None),
-    ):
-        assert card.base_name(plan_parts.plan(store, [plan_parts.stage(StageKind.MODEL, params)])) == name
-    assert card.base_name(plan_parts.plan(store, [])) is None

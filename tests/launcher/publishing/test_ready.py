@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from artifacts.contract import Plan, StageKind
+from artifacts.store import StoreError
 from launcher.errors import UserError
 from launcher.publishing import ready
 from launcher.publishing.target import inside_store, parse
@@ -111,9 +113,16 @@ def test_a_bucket_is_written_to_and_left_as_it_was(tmp_path: Path, monkeypatch: 
     store, plan = runs.make(tmp_path / "store", "s3://acme/bots/bot")
     ready.require(plan, store, print)
     assert list(bucket.list("")) == []
-    monkeypatch.setattr(bucket, "write_bytes", lambda *_: (_ for _ in ()).throw(PermissionError("no")))
-    with pytest.raises(PermissionError):
-        ready.require(plan, store, print)
+    for error, words in (
+        (
+            StoreError("store", "there is no such bucket", "correct `store` in the cluster profile"),
+            "name one",
+        ),
+        (StoreError("store", "the credentials have expired", "sign in again"), "sign in again"),
+    ):
+        monkeypatch.setattr(bucket, "write_bytes", Mock(side_effect=error))
+        with pytest.raises(UserError, match=f"publish.to: s3://acme/bots/bot: {error.why}; .*{words}"):
+            ready.require(plan, store, print)
 
 
 @pytest.mark.products
@@ -156,3 +165,16 @@ def test_a_hub_out_of_reach_is_no_reason_not_to_begin(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     ready.require(plan, store, said.append)
     assert len(said) == 1 and "can't be reached" in said[0]
+
+
+@pytest.mark.products
+def test_a_token_that_signing_in_has_left_is_as_good(
+    hub: StandIn, made: tuple[Any, Plan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store, plan = made
+    (tmp_path / "token").write_text(f"{stand_in.WRITER}\n")
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    ready.require(plan, store, print)
+    runs.publish(store, plan)
+    assert runs.REPOSITORY in hub.repositories
