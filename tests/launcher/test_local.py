@@ -203,6 +203,7 @@ def test_stop_gives_grace_then_terminates_then_kills(yard: Yard, monkeypatch: py
     (package / "__init__.py").touch()
     (package / "__main__.py").write_text(script)
     monkeypatch.setattr("launcher.backends.processes.PROJECT_ROOT", yard.folder)
+    monkeypatch.setattr("launcher.backends.processes.STAGE_COMMAND", (sys.executable, "-P", "-m", "train"))
     with yard.backend(plan, host_command=("false",)) as backend:
         stage = plan.stage("train")
         backend.stop(stage, 0.0)  # not running: left alone
@@ -274,6 +275,7 @@ def test_a_model_that_is_not_in_the_cache_is_fetched_by_a_stage_process(
     (package / "__init__.py").touch()
     (package / "__main__.py").write_text("import sys; print('fetching', sys.argv[1]); sys.exit(0)")
     monkeypatch.setattr("launcher.backends.processes.PROJECT_ROOT", yard.folder)
+    monkeypatch.setattr("launcher.backends.processes.STAGE_COMMAND", (sys.executable, "-P", "-m", "train"))
     params = ModelParams(source="hub", location="org/name", revision="0" * 40)
     plan = make_plan(yard.store)
     stage = dataclasses.replace(plan.stage("model"), params=params, inputs={})
