@@ -158,7 +158,7 @@ def test_a_run_of_products_alone_has_a_card_too(made: tuple[RunFacts, Any, Plan]
     small = RunFacts(run_id="x", plan=bare, manifests={"quantize": facts.manifests["quantize"]})
     text = render((small, store, plan), ["quantized"])
     assert "## Data that calibrated or tested it" in text and "## Results" not in text
-    assert "| GPTQ | Perplexity | 9.75 |" in text and "| Learnt |" not in text
+    assert "| GPTQ | Perplexity | 9.5 → 9.75 |" in text and "| Learnt |" not in text
     assert "A language model. Here:" in text
 
 
