@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from artifacts.contract import Plan
+from artifacts.contract import Plan, StageKind
 from artifacts.events import events_prefix
 from artifacts.segments import SegmentReader
 from launcher import record
@@ -21,7 +21,7 @@ from launcher.commands.output import is_terminal, remark, say, say_now, show_jso
 from launcher.errors import EXIT_DETACHED, EXIT_RUN_FAILED, ClusterError, Problem, RunFailed, UserError
 from launcher.progress.board import Board
 from launcher.progress.live import LiveView, PlainView, View, follow
-from launcher.reporting.products import by_product, one_line
+from launcher.reporting.products import one_line
 from launcher.status import Observation, classify, last_line
 
 _STAGING_POLL_S, _STAGING_EVERY_S = 0.5, 2.0
@@ -132,15 +132,19 @@ def show_results(
     if results.answers:
         _say_answers(results.answers, list(results.scores))
     if results.model:
-        say(f"model   {results.model}")
+        _say_product("model", results.model, one_line(results.figures, StageKind.MERGE))
     for kind, path in results.products.items():
-        say(f"{_PRODUCT_NAMES[kind]:<8}{path}")
-    for name, told in by_product(results.figures):
-        say(f"  {name:<14}{one_line(told)}")
+        _say_product(_PRODUCT_NAMES[kind], path, one_line(results.figures, kind))
     if results.report:
         say(f"report  {results.report}")
     if copied_to:
         say(f"copy    {copied_to}")
+
+
+def _say_product(name: str, path: str, figures: str) -> None:
+    say(f"{name:<8}{path}")
+    if figures:
+        say(f"{'':<8}{figures}")
 
 
 def _raise_for(board: Board, place: Place, run_id: str) -> None:

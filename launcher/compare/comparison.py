@@ -64,10 +64,10 @@ def compare(runs: Sequence[Run]) -> Comparison:
 def summary(compared: Sequence[Setting], made_of: Sequence[Origin], parted: Sequence[Parting]) -> list[str]:
     """What is the same and what is not, in a sentence each."""
     inputs = [row for row in made_of if row.is_input]
-    data = [row for row in inputs if row.label != origins.BASE_MODEL]
+    data = [row for row in inputs if row.kind == "data"]
     same = [row.label for row in inputs if row.same]
     if data and all(row.same for row in data):
-        same = ["data", *(label for label in same if label == origins.BASE_MODEL)]
+        same = ["data", *(row.label for row in inputs if row.same and row.kind != "data")]
     told = []
     if same:
         told.append(f"The same {listed(same, 'and')}.")

@@ -12,9 +12,9 @@ from launcher.compare.runs import Run, contents
 from launcher.compare.settings import flattened
 from launcher.names import short_key
 from launcher.reporting.data_view import split_order
+from launcher.reporting.provenance import MODELS
 from launcher.spec.words import listed
 
-BASE_MODEL = "base model"
 _FIELDS_NAMED = 3
 Why = Literal["", "parameters", "inputs", "code"]
 
@@ -24,6 +24,7 @@ class Origin:
     """One thing that a run was made from, a value for each run, None where it has none. `same` compares by
     digest where there is one, `values` are for people."""
 
+    kind: Literal["data", "model", "surroundings"]
     label: str
     values: list[str | None]
     digests: list[str | None]
@@ -34,8 +35,8 @@ class Origin:
 
     @property
     def is_input(self) -> bool:
-        """Data or the base model, and not what carried the run out."""
-        return self.label == BASE_MODEL or self.label.endswith(" data")
+        """Data or a model, and not what carried the run out."""
+        return self.kind != "surroundings"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +66,13 @@ class Parting:
 def origins(runs: Sequence[Run]) -> list[Origin]:
     plans = [run.facts.plan for run in runs]
     rows = [_data(split, plans) for split in _splits(plans)]
-    rows += [_model(runs)] if any(plan.has(StageKind.MODEL) for plan in plans) else []
+    rows += [_model(kind, runs) for kind in MODELS if any(plan.has(kind) for plan in plans)]
     places = [f"{run.cluster}, engine {run.facts.plan.engine}" for run in runs]
-    rows.append(Origin(label="cluster", values=list(places), digests=list(places)))
+    rows.append(Origin(kind="surroundings", label="cluster", values=list(places), digests=list(places)))
     versions = [_versions(run) for run in runs]
     for package in sorted({name for found in versions for name in found}):
         values = [found.get(package) for found in versions]
-        rows.append(Origin(label=package, values=values, digests=values))
+        rows.append(Origin(kind="surroundings", label=package, values=values, digests=values))
     return rows
 
 
@@ -143,13 +144,13 @@ def _data(split: str, plans: Sequence[Plan]) -> Origin:
             f"{name} ({found[0].sha256[:8]})" if name and len(found) == 1 else name
             for name, found in zip(names, files, strict=True)
         ]
-    return Origin(label=f"{split} data", values=names, digests=digests)
+    return Origin(kind="data", label=f"{split} data", values=names, digests=digests)
 
 
-def _model(runs: Sequence[Run]) -> Origin:
+def _model(kind: StageKind, runs: Sequence[Run]) -> Origin:
     values = list[str | None]()
     for plan in (run.facts.plan for run in runs):
-        stage = plan.stage(StageKind.MODEL) if plan.has(StageKind.MODEL) else None
+        stage = plan.stage(kind) if plan.has(kind) else None
         params = stage.params if stage else None
         if params is None:
             values.append(None)
@@ -159,7 +160,7 @@ def _model(runs: Sequence[Run]) -> Origin:
             pin = (params.revision or params.sha256 or "")[:8]
             name = str(params.location or params.source).rstrip("/").rpartition("/")[2]
             values.append(f"{name} ({pin})" if pin else name)
-    return Origin(label=BASE_MODEL, values=values, digests=contents(runs, StageKind.MODEL))
+    return Origin(kind="model", label=MODELS[kind], values=values, digests=contents(runs, kind))
 
 
 def _versions(run: Run) -> dict[str, str]:

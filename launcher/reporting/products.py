@@ -3,7 +3,7 @@ and the end of `slipway status`. What an older run's marker does not hold is lef
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from artifacts.contract import Plan, StageKind
 from artifacts.manifest import Manifest
 from launcher.reporting import words
 
+ADDRESS = "Address"
 NAMES = {"merge": "merged model", "quantize": "GPTQ", "gguf": "GGUF", "publish": "published"}
 
 
@@ -48,9 +49,13 @@ def by_product(told: Sequence[Figure]) -> list[tuple[str, list[Figure]]]:
     return [(NAMES[stage], [figure for figure in told if figure.stage == stage]) for stage in stages]
 
 
-def one_line(told: Sequence[Figure]) -> str:
-    """Of one product: `size 1.2 GB, drift 0.001`."""
-    return ", ".join(f"{figure.label[0].lower()}{figure.label[1:]} {figure.text}" for figure in told)
+def one_line(told: Sequence[Figure], stage: str) -> str:
+    """The figures of one product, but for where it is: `size 1.2 GB, drift 0.001`."""
+    return ", ".join(
+        f"{figure.label[0].lower()}{figure.label[1:]} {figure.text}"
+        for figure in told
+        if figure.stage == stage and figure.label != ADDRESS
+    )
 
 
 def _size(stage: str, label: str, size_bytes: float, remark: str = "") -> Figure:
@@ -83,17 +88,23 @@ def _quantized(plan: Plan, manifests: Mapping[str, Manifest]) -> Iterator[Figure
     groups = f"groups of {params.group_size}" if params.group_size > 0 else "one group a row"
     yield Figure(stage="quantize", label="Bits", value=bits, text=str(bits), remark=groups)
     before, now = (_number(made.facts.get(f"bytes_{when}")) for when in ("before", "after"))
-    share = f"weights, {now / before:.0%} of {words.size(before)}" if before and now else ""
-    yield _size("quantize", "Size", now or made.size_bytes, share)
-    after, unquantized = (_number(made.facts.get(f"perplexity_{when}")) for when in ("after", "before"))
+    yield Figure(
+        stage="quantize",
+        label="Size",
+        value=now or made.size_bytes,
+        text=_from_to(before, now or made.size_bytes, words.size),
+        remark=f"weights, {now / before:.0%}" if before and now else "",
+        better="lower",
+    )
+    unquantized, after = (_number(made.facts.get(f"perplexity_{when}")) for when in ("before", "after"))
     if after is not None:
-        told = f"before {words.number(unquantized)}, {after / unquantized - 1:+.1%}" if unquantized else ""
+        rise = f"{after / unquantized - 1:+.1%}; " if unquantized else ""
         yield Figure(
             stage="quantize",
             label="Perplexity",
             value=after,
-            text=words.number(after),
-            remark=f"{told}; the bound is {params.max_perplexity_increase:+.0%}" if told else "",
+            text=_from_to(unquantized, after, words.number),
+            remark=f"{rise}the bound is {params.max_perplexity_increase:+.0%}",
             better="lower",
         )
 
@@ -115,7 +126,7 @@ def _gguf(plan: Plan, manifests: Mapping[str, Manifest]) -> Iterator[Figure]:
         if (value := _number(share)) is not None:
             yield Figure(
                 stage="gguf",
-                label=f"Same answers, {kind}",
+                label=f"Same answers ({kind})",
                 value=value,
                 text=f"{value:.0%}",
                 remark="of llama.cpp and of transformers, greedy",
@@ -128,7 +139,11 @@ def _published(plan: Plan, manifests: Mapping[str, Manifest]) -> Iterator[Figure
     if address := facts.get("address"):
         revision = str(facts.get("revision") or "")
         remark = f"revision {revision}" if revision else ""
-        yield Figure(stage="publish", label="Address", value=str(address), text=str(address), remark=remark)
+        yield Figure(stage="publish", label=ADDRESS, value=str(address), text=str(address), remark=remark)
+
+
+def _from_to(before: float | None, after: float, show: Callable[[float], str]) -> str:
+    return show(after) if before is None else f"{show(before)} → {show(after)}"
 
 
 def _number(value: Any) -> float | None:

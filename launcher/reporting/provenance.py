@@ -32,7 +32,7 @@ _JOB_ORDER = (
     *("after", "merge", "quantize", "gguf", "predict", "publish"),
 )
 #: Stages that bring a model in, and what they bring.
-_MODELS = {
+MODELS = {
     StageKind.MODEL: "base model",
     StageKind.ORIGINAL: "unquantized model",
     StageKind.ADAPTER: "adapter",
@@ -85,9 +85,9 @@ def input_digests(facts: RunFacts) -> list[Values]:
                 for split in sorted(stage.params.splits, key=split_order)
                 for file in stage.params.splits[split]
             ]
-        elif stage.kind in _MODELS and stage.params.location:
+        elif stage.kind in MODELS and stage.params.location:
             pin = stage.params.revision or stage.params.sha256
-            row = {"what": _MODELS[stage.kind], "name": stage.params.location, "digest": pin or ""}
+            row = {"what": MODELS[stage.kind], "name": stage.params.location, "digest": pin or ""}
             rows.append(row)
     return rows
 

@@ -14,6 +14,8 @@ from artifacts.local import LocalStore
 from artifacts.manifest import read_marker, write_marker
 from artifacts.store import ObjectMissingError
 from launcher import report
+from launcher.reporting.collect import collect
+from launcher.reporting.products import figures, one_line
 from tests.launcher.synthetic_run import HOSTILE, RUN_ID, make_plan, write_run
 
 FETCHING = {"src", "href", "srcset", "action", "data", "poster"}
@@ -144,13 +146,26 @@ def test_what_was_made_of_the_model(tmp_path: Path) -> None:
     found = page(write_run(tmp_path, products=True, until=StageKind.PUBLISH))
     assert "Drift 3.1e-6 of the logits' deviation, from base and adapter; the bound is 0.05" in found.text
     assert "Same token 99.8 % positions" in found.text
-    assert "Perplexity 1.348 before 1.302, +3.5%; the bound is +25%" in found.text
-    assert "Size 930 kB weights, 35% of 2.62 MB" in found.text
+    assert "Perplexity 1.302 → 1.348 +3.5%; the bound is +25%" in found.text
+    assert "Size 2.62 MB → 930 kB weights, 35%" in found.text
     assert "q4_k_m 870 kB harbour-bot-q4_k_m.gguf" in found.text
     assert "Same tokens yes" in found.text
-    assert "Same answers, q4_k_m 90%" in found.text
+    assert "Same answers (q4_k_m) 90%" in found.text
     links = [attrs for tag, attrs in found.elements if tag == "a"]
     assert [link["href"] for link in links] == ["https://huggingface.co/harbour/bot"]
+
+
+def test_products_in_a_line_each(tmp_path: Path) -> None:
+    """As `slipway status` shows them."""
+    store = write_run(tmp_path, products=True, until=StageKind.PUBLISH)
+    plan = make_plan(store, products=True)
+    manifests = collect(store, RUN_ID).manifests
+    lines = [one_line(figures(plan, manifests), stage.kind) for stage in plan.stages]
+    assert [line for line in lines if line] == [
+        "size 49 B, drift 3.1e-6, same token 99.8 %",
+        "bits 4, size 2.62 MB → 930 kB, perplexity 1.302 → 1.348",
+        "f16 2.65 MB, q4_k_m 870 kB, same tokens yes, same answers (f16) 100%, same answers (q4_k_m) 90%",
+    ]
 
 
 def test_a_product_without_figures_and_an_address_that_is_no_link(tmp_path: Path) -> None:

@@ -38,6 +38,38 @@ def test_ticks_enclose_the_values_in_even_steps(a: float, b: float, wanted: int)
     assert max(steps) == pytest.approx(min(steps), rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "values"),
+    [
+        (0.13, 8.0, [0.1, 0.2, 0.5, 1, 2, 5, 10]),
+        (0.2, 2.0, [0.2, 0.5, 1, 2]),
+        (1e-6, 3.0, [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1, 10]),
+        (1.0, 1.0, [1]),
+    ],
+)
+def test_ticks_of_a_log_scale(low: float, high: float, values: list[float]) -> None:
+    assert charts.log_ticks(low, high) == pytest.approx(values)
+
+
+def test_a_log_scale_gives_equal_ratios_equal_lengths() -> None:
+    scale = charts.Scale(0.1, 10.0, 0.0, 100.0, log=True)
+    assert [scale(value) for value in (0.1, 1.0, 10.0)] == pytest.approx([0, 50, 100])
+    points = [(1.0, 0.1), (2.0, 1.0), (3.0, 10.0)]
+    heights = [point[1] for point in hovered(charts.line_chart([Series("x", points)], x_label="", log=True))]
+    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2)
+    unfit = [(1.0, 0.0), (2.0, 1.0), (3.0, 10.0)]  # no logarithm of 0: as without `log`
+    heights = [point[1] for point in hovered(charts.line_chart([Series("x", unfit)], x_label="", log=True))]
+    assert heights[0] - heights[1] == pytest.approx((heights[0] - heights[2]) / 10, abs=0.2)
+
+
+def hovered(chart: str | None) -> list[Any]:
+    assert chart is not None
+    points: list[Any] = json.loads(unescape(chart.split('data-points="')[1].split('"')[0]))["series"][0][
+        "points"
+    ]
+    return points
+
+
 def test_chart_leaves_out_what_is_not_finite() -> None:
     points = [(1.0, 2.0), (2.0, math.nan), (3.0, math.inf), (4.0, 1.0)]
     chart = charts.line_chart([Series("loss", points)], x_label="step")

@@ -26,7 +26,7 @@ def test_training_time_and_products(tmp_path: Path) -> None:
     assert rows["Stage train"].texts == ["31 s", "31 s"]
     assert rows["Worker hours of training"].values[0] == pytest.approx(2 * 31 / 3600)
     assert rows["merged model: drift"].texts == ["3.1e-6", "3.1e-6"]
-    assert rows["GPTQ: perplexity"].texts == ["1.348", "1.348"]
+    assert rows["GPTQ: perplexity"].texts == ["1.302 → 1.348"] * 2
     assert rows["GGUF: q4_k_m"].texts == ["870 kB", "870 kB"]
     assert rows["published: address"].texts[0] == "https://huggingface.co/harbour/bot"
 

@@ -6,9 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from artifacts.contract import StageKind
+from artifacts.contract import ModelParams, StageKind
 from launcher.compare.origins import origins, partings
 from launcher.compare.runs import Run
+from tests import plan_parts
 from tests.launcher.compare.compared import pair
 
 
@@ -84,6 +85,21 @@ def test_the_same_bytes_under_another_name_are_the_same_data(tmp_path: Path) -> 
     other = origins([first, with_train(sha256="cd" * 32)])[0]
     assert not other.same
     assert other.values == ["train.jsonl (abababab)", "train.jsonl (cdcdcdcd)"]
+
+
+def test_every_model_that_came_in(tmp_path: Path) -> None:
+    """The base, an adapter that was trained elsewhere, and the unquantized original."""
+    runs = []
+    for run, digest in zip(pair(tmp_path), ("aa" * 32, "bb" * 32), strict=True):
+        adapter = ModelParams(source="folder", location="/home/me/adapter", sha256=digest)
+        stage = plan_parts.stage(StageKind.ADAPTER, adapter, digest[:16])
+        plan = dataclasses.replace(run.facts.plan, stages=[*run.facts.plan.stages, stage])
+        runs.append(dataclasses.replace(run, facts=dataclasses.replace(run.facts, plan=plan)))
+    models = [(row.label, row.values, row.same) for row in origins(runs) if row.kind == "model"]
+    assert models == [
+        ("base model", ["tiny qwen3 twin (3f3a9c07d2b4)"] * 2, True),
+        ("adapter", ["adapter (aaaaaaaa)", "adapter (bbbbbbbb)"], False),
+    ]
 
 
 def test_libraries_are_told_where_the_training_recorded_them(tmp_path: Path) -> None:
