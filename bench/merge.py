@@ -65,10 +65,10 @@ def merge_with_slipway(folder: Path, shard_bytes: int) -> None:
     from artifacts.contract import MergeParams
     from artifacts.local import LocalStore
     from artifacts.manifest import ArtifactWriter
-    from train.merge import write_merged
     from train.merging import layout
     from train.merging.adapter import read_adapter
     from train.merging.tensors import model_tensors
+    from train.merging.writing import write_merged
 
     tensors, untied = layout.with_adapter(model_tensors(folder / "base"), read_adapter(folder / "adapter"))
     params = MergeParams(max_shard_size_bytes=shard_bytes)

@@ -15,7 +15,6 @@ from launcher import record
 from launcher.alone.given import GivenAdapter, GivenModel, GivenRun, recognise
 from launcher.errors import ClusterError, Problem, UserError
 from launcher.spec.base_model import ModelSource
-from launcher.spec.words import listed
 from launcher.stages import adapter_folder, hub_cache, model_folder
 
 #: Forms of a run's model. `gguf:q8_0` names one of several GGUF files; `gguf` alone means the smallest.
@@ -29,6 +28,7 @@ _MAKERS: dict[Form, tuple[StageKind, ...]] = {
     "base": (StageKind.MODEL,),
 }
 FORMS = tuple(_MAKERS)
+_WITH_ADAPTER = "base model with adapter"
 
 #: Told while an artifact comes from a remote store: what it is, bytes done and in all.
 Fetching = Callable[[str, int, int], None]
@@ -120,20 +120,21 @@ def of_run(run_id: str, artifacts: Artifacts, product: str | None) -> Source:
     if kind == "gguf":
         folder = artifacts.folder(prefix, lambda path: path.endswith(".gguf") and gguf_type in path)
         file = _chosen_gguf(folder, gguf_type, f"run {run_id}")
-        return dataclasses.replace(source, gguf=file, tokenizer=artifacts.tokenizer())
+        return dataclasses.replace(source, gguf=file, tokenizer=artifacts.tokenizer(), form="GGUF file")
     folder = artifacts.folder(prefix)
     if adapter_folder.is_adapter(folder):
         below = artifacts.complete(StageKind.MODEL)
         if below is None:
             raise _not_made(run_id, artifacts, "base")
         tokenizer = artifacts.tokenizer() or own_tokenizer(folder)
+        base_folder = artifacts.folder(below)
         return dataclasses.replace(
-            source, folder=artifacts.folder(below), adapter=folder, tokenizer=tokenizer
+            source, folder=base_folder, adapter=folder, tokenizer=tokenizer, form=_WITH_ADAPTER
         )
     # A base is asked with the tokens of the model that was made of it, so that both can be compared.
-    return dataclasses.replace(
-        source, folder=folder, tokenizer=artifacts.tokenizer() if kind == "base" else None
-    )
+    tokenizer = artifacts.tokenizer() if kind == "base" else None
+    form = "tuned model" if kind == "adapter" else f"{kind} model"
+    return dataclasses.replace(source, folder=folder, tokenizer=tokenizer, form=form)
 
 
 def _best(run_id: str, artifacts: Artifacts) -> Form:
@@ -150,9 +151,7 @@ def _not_made(run_id: str, artifacts: Artifacts, product: Form) -> UserError:
     there = [name for name, kinds in _MAKERS.items() if artifacts.complete(*kinds) is not None]
     planned = any(artifacts.plan.has(kind) for kind in _MAKERS[product])
     why = f"the run has not made its {product} model yet" if planned else f"the run makes no {product} model"
-    return _refused(
-        f"run {run_id}", why, f"it has: {listed([*there])}" if there else "it has made none so far"
-    )
+    return _refused(f"run {run_id}", why, f"it has made: {', '.join(there) or 'none so far'}")
 
 
 def of_folder(given: GivenModel | GivenAdapter, product: str | None) -> Source:
@@ -169,9 +168,9 @@ def of_folder(given: GivenModel | GivenAdapter, product: str | None) -> Source:
     below = _checked(given.base, f"base model of {given.name}")
     base = dataclasses.replace(source, folder=below, tokenizer=own_tokenizer(folder))
     if product in (None, "adapter"):
-        return dataclasses.replace(base, adapter=folder)
+        return dataclasses.replace(base, adapter=folder, form=_WITH_ADAPTER)
     if product == "base":
-        return base
+        return dataclasses.replace(base, form="base model")
     raise _refused(given.name, f"is an adapter: it holds no {product} model", "leave --product out")
 
 
@@ -204,14 +203,14 @@ def _of_file(path: Path, product: str | None) -> Source:
         raise _refused(str(path), "there is no such file", "name a GGUF file, a model folder, or a run")
     if product not in (None, "gguf"):
         raise _refused(str(path), f"a GGUF file holds no {product} model", "leave --product out")
-    return Source(name=path.stem, gguf=path.resolve())
+    return Source(name=path.stem, gguf=path.resolve(), form="GGUF file")
 
 
 def _of_gguf_folder(folder: Path, product: str | None) -> Source:
     kind, _, gguf_type = (product or "gguf").partition(":")
     if kind != "gguf":
         raise _refused(str(folder), f"holds GGUF files and no {kind} model", "leave --product out")
-    return Source(name=folder.name, gguf=_chosen_gguf(folder, gguf_type, str(folder)))
+    return Source(name=folder.name, gguf=_chosen_gguf(folder, gguf_type, str(folder)), form="GGUF file")
 
 
 def _chosen_gguf(folder: Path, gguf_type: str, what: str) -> Path:
@@ -219,8 +218,8 @@ def _chosen_gguf(folder: Path, gguf_type: str, what: str) -> Path:
     files = sorted(folder.glob("*.gguf"), key=lambda file: (file.stat().st_size, file.name))
     chosen = [file for file in files if file.stem.lower().endswith(gguf_type.lower())]
     if not chosen:
-        there = listed([file.name for file in files])
-        raise _refused(what, f"holds no GGUF file of type {gguf_type}", f"it has {there}" if files else "")
+        there = ", ".join(file.name for file in files) or "none"
+        raise _refused(what, f"holds no GGUF file of type {gguf_type}", f"it has {there}")
     return chosen[0]
 
 

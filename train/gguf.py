@@ -77,7 +77,7 @@ class Made:
 
     def convert(self) -> None:
         links = self.work / "source"
-        declared = source.prepare(self.folder, links)
+        declared = source.prepare(self.folder, self.model.tokenizer.backend, links)
         output = self.file(SIXTEEN_BITS)
         tick = self._progress(output, self.size_bytes)
         arguments = (self.converter, links, output, declared, self.params.name)

@@ -17,7 +17,7 @@ from artifacts.contract import QuantizeParams
 from artifacts.manifest import ArtifactWriter
 from train import lean_peft
 from train.data.reader import PreparedSplit
-from train.merge import companion_files
+from train.merging.companions import companion_files
 from train.quantizing import fitting, gptq, perplexity
 from train.quantizing.child import in_child
 from train.quantizing.documents import Choice, choose

@@ -16,7 +16,7 @@ class Source:
     """Exactly one of `folder` (a model, of any precision or GPTQ) and `gguf` (a file).
 
     `adapter`: a PEFT adapter on top of `folder`. `tokenizer`: the folder of the tokenizer and chat template
-    that prompts are written with; None: the model's own.
+    that prompts are written with; None: the model's own. `form`: what it is, for people: `merged model`.
     """
 
     name: str  # as API and terminal call it: a run id, a folder's name
@@ -25,6 +25,7 @@ class Source:
     gguf: Path | None = None
     tokenizer: Path | None = None
     trust_remote_code: bool = False
+    form: str = "model"
 
     def to_json(self) -> str:
         fields = asdict(self)
@@ -36,6 +37,8 @@ class Source:
     def from_json(cls, text: str | bytes) -> Source:
         """Raises ValueError or TypeError for what is no source."""
         fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise ValueError("a source is an object of JSON")
         source = cls(
             **{name: Path(fields[name]) for name in _PATHS if fields.get(name)}
             | {name: value for name, value in fields.items() if name not in _PATHS}

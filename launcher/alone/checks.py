@@ -28,8 +28,9 @@ def model_of(params: ModelParams, environment: Mapping[str, str] = os.environ) -
     return sources.described(params, folder) if folder else Source(params)
 
 
-def refusals(asked: Asked, model: Source) -> Iterator[Problem]:
-    """`model`: the whole model, or the base of what was trained."""
+def refusals(asked: Asked, model: Source, *, unquantized: bool) -> Iterator[Problem]:
+    """`model`: the whole model, or the base of what was trained; `unquantized`: what a quantized base was
+    made of is named."""
     given, what = asked.given, f"slipway {asked.command}"
     if asked.command == "merge" and isinstance(given, GivenModel):
         why = f"{given.name} is a whole model: there is nothing to merge into it"
@@ -39,7 +40,7 @@ def refusals(asked: Asked, model: Source) -> Iterator[Problem]:
     if why := _unmergeable(asked):
         way_out = "`slipway predict` and `slipway chat` use it beside its base model"
         yield Problem(where="", what=what, why=why, way_out=way_out)
-    if model.quantized_by is not None and not _has_merged(asked):
+    elif model.quantized_by is not None and not unquantized and not _has_merged(asked):
         yield _quantized(asked, model.quantized_by)
     architecture = model.dimensions.architecture if model.dimensions else ""
     if asked.command == "export" and (why := products.unconvertible(architecture)):
@@ -67,8 +68,7 @@ def _unmergeable(asked: Asked) -> str:
     if isinstance(given, GivenAdapter) and given.peft_type and given.peft_type not in MERGEABLE:
         return f"an adapter of the type {given.peft_type} is no change of weights, so it can't be merged"
     if isinstance(given, GivenRun) and given.plan.has(StageKind.TRAIN) and not _has_merged(asked):
-        params = given.plan.stage(StageKind.TRAIN).params
-        cell = matrix.Cell(method=params.method, quantization=params.quantization, merge=True)
+        cell = matrix.Cell(method=given.plan.stage(StageKind.TRAIN).params.method, merge=True)
         return next((refusal.why for refusal in matrix.refusals(cell) if refusal.field == "after"), "")
     return ""
 
@@ -83,7 +83,8 @@ def _quantized(asked: Asked, method: str) -> Problem:
         why, way_out = f"the model is quantized already ({method})", "name the model that it was made of"
     else:
         why = f"the base model is quantized ({method}), and an adapter can't be merged into its weights"
-        way_out = "name the unquantized one with --base"
+        option = "--set merge.original.folder=FOLDER" if isinstance(asked.given, GivenRun) else "--base"
+        way_out = f"name the unquantized one with {option}"
     return Problem(where="", what=what, why=why, way_out=way_out)
 
 

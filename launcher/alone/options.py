@@ -91,6 +91,7 @@ def job_of(asked: Asked) -> Options:
     ]
     if problems or value is None:
         raise UserError(problems)
+    value = value.model_copy(update={"merge": value.merge.with_absolute_paths(Path.cwd())})
     folder = next((Path(path).parent for path in asked.data.values()), Path.cwd())
     return Options(value, folder / "options", Document(overridden))
 
@@ -111,6 +112,7 @@ def _plain(asked: Asked) -> dict[str, Any]:
     else:
         source = given.source if isinstance(given, GivenModel) else given.base
         plain["model"] = source.model_dump(exclude_none=True, exclude_unset=True)
+        plain |= {"predict": {"base": False}} if section == "predict" else {}
     if asked.data:
         files = {split: absolute(path) for split, path in asked.data.items()}
         plain["data"] = {"train": next(iter(files.values())), **files}

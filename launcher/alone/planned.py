@@ -15,12 +15,12 @@ from launcher.digests import Digests
 from launcher.errors import Problem, UserError
 from launcher.machine import Machine
 from launcher.plan import DIGESTS, image_stages, profile_values
-from launcher.planning import export, hardware, precision
+from launcher.planning import export, hardware, precision, products
 from launcher.planning.findings import Findings
 from launcher.spec.base_model import ModelSource
 from launcher.spec.cluster import Cluster
 from launcher.spec.load import Loaded
-from launcher.stages import adapter, data, model, prepare, sources
+from launcher.stages import adapter, data, model, original, prepare, sources
 from launcher.stages.code import CodeDigests
 from launcher.stages.keys import CodeDigest
 from launcher.stages.sources import Named, Source
@@ -44,7 +44,11 @@ def make(
     findings = Findings(job, hardware.of(cluster.value, cluster.path.stem, machine))
     images = image_stages(cluster, code, findings.problems)
     start, described = _start(asked, job, digests, findings, environment)
-    findings.problems += [*checks.refusals(asked, described), *checks.of_hardware(asked, findings.hardware)]
+    unquantized = start is not None and start.original is not None
+    findings.problems += checks.refusals(asked, described, unquantized=unquantized)
+    findings.problems += checks.of_hardware(asked, findings.hardware)
+    if asked.command == "quantize" and described.dimensions is not None:
+        products.refuse_quantizing(findings, described.dimensions)
     files = data.Found()
     if asked.data:
         files = data.find(_with_splits(job, asked.data), digests, code, check_head)
@@ -83,6 +87,11 @@ def _start(
     given = asked.given
     if isinstance(given, GivenRun):
         start = chain.of_run(given.plan, given.complete)
+        is_twin = start.model.params.twin is not None
+        named = original.find(job, digests, rehearse=is_twin, environment=environment)
+        findings.problems += named.problems
+        if named.params is not None:
+            start = dataclasses.replace(start, original=original.plan(named.params))
         return start, checks.model_of(start.model.params, environment)
     trust = job.value.model.trust_remote_code
     if isinstance(given, GivenModel):
@@ -137,7 +146,7 @@ def _add(
         chain.gguf(made, params, whole)
     elif asked.command == "quantize":
         prepared = start.prepare
-        if start.data is not None and asked.data:
+        if start.data is not None and "train" in asked.data:
             prepared = chain.prepared(made, _prepare_params(job, findings, described), start.data, whole)
         if prepared is None:
             file = "FILE: records like its training data"

@@ -29,7 +29,7 @@ def check(found: Findings, size: Dimensions | None, after: Sequence[After], *, w
     if "gguf" in after and (why := unconvertible(size.architecture if size else "")):
         found.refuse("after", f"[{', '.join(after)}]", why, "leave gguf out")
     if "quantize" in after and size is not None:
-        _refuse_quantizing(found, size)
+        refuse_quantizing(found, size)
     if "gguf" in after and (missing := without_llama_cpp(found.hardware)):
         found.refuse("after", f"[{', '.join(after)}]", missing.why, f"{missing.way_out}, or leave gguf out")
     for name in found.job.publish.products or [] if "publish" in after else []:
@@ -48,7 +48,8 @@ def unconvertible(architecture: str) -> str:
     return f"the model is a {architecture}, and gguf converts {listed(list(GGUF_ARCHITECTURES))}"
 
 
-def _refuse_quantizing(found: Findings, size: Dimensions) -> None:
+def refuse_quantizing(found: Findings, size: Dimensions) -> None:
+    """Refuse a model whose weights GPTQ has no form for, or none in groups of that size."""
     group_size = found.job.quantize.group_size
     if size.experts:
         why = "the model is a mixture of experts, which GPTQ's files don't hold as transformers does"

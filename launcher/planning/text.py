@@ -11,12 +11,15 @@ from typing import Any
 from artifacts.contract import (
     DataFile,
     DataParams,
+    GgufParams,
     ImageParams,
     MergeParams,
     ModelParams,
     Plan,
     PredictParams,
     PrepareParams,
+    PublishParams,
+    QuantizeParams,
     StageKind,
     StagePlan,
     TrainParams,
@@ -124,6 +127,15 @@ def _summary(stage: StagePlan, backend: str) -> str:
             return f"{params.method}, {length} at {params.learning_rate:g}, {spread}, {params.precision}"
         case MergeParams() as params:
             return f"one model, in files of at most {bytes_text(params.max_shard_size_bytes)}"
+        case QuantizeParams() as params:
+            groups = f"groups of {params.group_size}" if params.group_size > 0 else "one group a row"
+            calibrated = f"calibrated on {params.calibration_sequences} sequences"
+            return f"GPTQ, {params.bits} bits in {groups}, {calibrated}"
+        case GgufParams() as params:
+            return f"{', '.join(f'{params.name}-{kind}.gguf' for kind in params.types)}, and a Modelfile"
+        case PublishParams() as params:
+            who = "private" if params.private else "public"
+            return f"{', '.join(params.products)} to {params.to}, {who} where it is new"
         case PredictParams() as params:
             who = "base and tuned model" if params.base else "tuned model"
             limit = f"{params.limit_records} test records" if params.limit_records else "the test records"

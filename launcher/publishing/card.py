@@ -67,6 +67,7 @@ def render(
         "snippets": loading.snippets(
             target, where, paths, base_model.hub_name(facts.plan, "adapter"), facts.plan.name
         ),
+        "data_title": "Data" if facts.plan.has(StageKind.TRAIN) else "Data that calibrated or tested it",
         "data": data_rows(facts),
         "settings": settings.rows(facts.plan),
         "scores": score_rows(facts),

@@ -36,11 +36,10 @@ _QUANTIZATIONS = {"nf4": "4 bits (NF4)", "int8": "8 bits (LLM.int8)", "gptq": "G
 
 def summary(plan: Plan, products: Sequence[Product]) -> str:
     """What this is, in one Markdown sentence of our own words."""
-    how = "made"
-    if plan.has(StageKind.TRAIN):
-        how = _METHODS[plan.stage(StageKind.TRAIN).params.method]
+    trained = plan.has(StageKind.TRAIN)
+    how = f", {_METHODS[plan.stage(StageKind.TRAIN).params.method]}" if trained else ""
     here = "; ".join(PRODUCTS[name] for name in products)
-    return f"A language model, {how}. Here: {here}. Made with Slipway."
+    return f"A language model{how}. Here: {here}. Made with Slipway."
 
 
 def rows(plan: Plan) -> list[tuple[str, str]]:
@@ -48,7 +47,7 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
     found: list[tuple[str, Any]] = []
     if plan.has(StageKind.TRAIN):
         found += _training(plan.stage(StageKind.TRAIN).params)
-    if plan.has(StageKind.PREPARE):
+    if plan.has(StageKind.TRAIN) and plan.has(StageKind.PREPARE):
         found += _prepare(plan.stage(StageKind.PREPARE).params)
     if plan.has(StageKind.QUANTIZE):
         found += _quantize(plan.stage(StageKind.QUANTIZE).params)

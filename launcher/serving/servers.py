@@ -101,6 +101,9 @@ class Servers:
         return told
 
     def _start_vllm(self, source: Source, *, host: str, port: int, page: bool) -> Served:
+        if port == 0:
+            why = "vLLM, and the page beside it, need ports that are known"
+            raise UserError(Problem(where="", what="--port 0", why=why, way_out="name one"))
         key = os.environ.get(API_KEY)
         process = self._spawn(
             vllm_command(source, host=host, port=port), vllm_environment(environment(), key)

@@ -10,11 +10,9 @@ from tests.train.chat_templates import SPECIAL_TOKENS, TEMPLATES
 from tests.train.gptq import write_gptq
 from tests.train.method_cases import disturb
 
-CONTEXT = 512
 
-
-def write_model(folder: Path) -> Path:
-    """A two-layer Qwen3 whose tokens are letters, and which never comes to an end by itself."""
+def write_model(folder: Path, *, hidden: int = 64, layers: int = 2, context: int = 512) -> Path:
+    """A Qwen3 whose tokens are letters, and which never comes to an end by itself."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -22,13 +20,13 @@ def write_model(folder: Path) -> Path:
     torch.manual_seed(4)
     config = Qwen3Config(
         vocab_size=len(tokens),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=32,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=context,
         initializer_range=0.3,  # logits far apart: equal computations give equal letters
         tie_word_embeddings=False,
         eos_token_id=0,

@@ -49,7 +49,7 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._master, keys.encode())
 
-    def wait_for(self, wanted: str, timeout_s: float = 60) -> str:
+    def wait_for(self, wanted: str, timeout_s: float = 120) -> str:
         """Until it shows that, behind what was waited for last; returns what came before it."""
         deadline = time.monotonic() + timeout_s
         while (at := self.text.find(wanted, self._seen)) < 0:
@@ -58,7 +58,7 @@ class Terminal:
         before, self._seen = self.text[self._seen : at], at + len(wanted)
         return before
 
-    def end(self, timeout_s: float = 30) -> int:
+    def end(self, timeout_s: float = 60) -> int:
         """Until the program ends; returns its exit code."""
         deadline = time.monotonic() + timeout_s
         while self._read(0.2):

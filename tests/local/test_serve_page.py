@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.contract import Source
+from launcher.serving.servers import API_KEY, Servers
 from tests.local.chromium import Browser, needs_chromium, wait_until
 
 pytestmark = [pytest.mark.products, needs_chromium]
@@ -124,14 +128,28 @@ def test_a_new_conversation_while_an_answer_comes(page: Browser) -> None:
     page.wait_for(".answer", "word word")
     page.click("[aria-label='New conversation']")
     wait_until(lambda: page.run("document.querySelectorAll('.turn').length") == 0)
-    ask(page, "at once")
+    ask(page, "history")
     answered(page)
-    assert page.text(".answer") == "at once"
+    assert page.text(".answer") == "user: history"
 
 
 def test_errors_are_shown(page: Browser) -> None:
     ask(page, "refused")
     page.wait_for("[role=alert]", "the template refuses it")
+    ask(page, "history")
+    answered(page, 2)
+    assert page.text(".answer").strip() == "user: history"  # what was refused is not said again
+    page.click("[aria-label=Settings]")
+    page.wait_for(".system textarea")
+    time.sleep(0.5)  # it slides in
+    page.click(".system textarea")
+    page.type("Be brief.")
+    page.click("[aria-label=Close]")
+    wait_until(lambda: not page.run("!!document.querySelector('.system textarea')"))
+    ask(page, "history")
+    answered(page, 3)
+    told = page.text(".answer").strip().splitlines()[-1]
+    assert told == "system: Be brief. user: history assistant: user: history user: history"
 
 
 def test_settings(page: Browser) -> None:
@@ -179,7 +197,7 @@ def test_it_fits(page: Browser, tmp_path: Path, width: int, height: int) -> None
 
 
 def test_the_page_asks_for_the_key(browser: Browser) -> None:
-    for url in serve("s3cret"):
+    for url in serve("--key=s3cret"):
         browser.resize(1280, 800)
         browser.open(url)
         browser.click(".gate-key input")
@@ -192,3 +210,39 @@ def test_the_page_asks_for_the_key(browser: Browser) -> None:
         ask(browser, "hello there")
         answered(browser)
         assert browser.text(".answer") == "hello there"
+
+
+def test_vllm_with_the_page_beside_it(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our own server stands in for vLLM: it has the same API, and takes the key from the same variable."""
+    program = tmp_path / "vllm"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.local.echo_server "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv(API_KEY, "s3cret")
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    with Servers() as servers:
+        source = Source(name="echo", folder=tmp_path)
+        served = servers.start("vllm", source, host="127.0.0.1", port=free_ports(2), page=True)
+        assert served.page is not None and served.api != f"{served.page}/v1"
+        browser.open(served.page)
+        browser.click(".gate-key input")
+        browser.type("s3cret")
+        browser.enter()
+        browser.wait_for(".composer-text textarea")
+        ask(browser, "hello there")
+        answered(browser)
+        assert browser.text(".answer") == "hello there" and "3 tokens" in browser.text(".facts")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(served.page.rpartition(":")[2])))
+
+
+def free_ports(count: int) -> int:
+    """The first of so many in a row."""
+    while True:
+        with contextlib.ExitStack() as taken, contextlib.suppress(OSError):
+            first = taken.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            for port in range(first + 1, first + count):
+                taken.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first

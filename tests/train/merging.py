@@ -9,7 +9,7 @@ from unittest.mock import patch
 import torch
 from safetensors.torch import load_file
 
-from artifacts.contract import MergeParams, StageKind
+from artifacts.contract import MergeParams, ModelParams, StageKind
 from artifacts.events import Events
 from artifacts.local import LocalStore
 from artifacts.manifest import Manifest, local_folder, verify, write_marker
@@ -20,16 +20,25 @@ from train.stage import StageContext
 SHARD_BYTES = 40_000
 
 
-def merged(tmp_path: Path, base: Path, trained: Path, *, measured: bool = False) -> Path:
+def merged(
+    tmp_path: Path,
+    base: Path,
+    trained: Path,
+    *,
+    measured: bool = False,
+    max_drift: float = 0.05,
+    model: ModelParams | None = None,
+) -> Path:
     """Run the stage on a model and an adapter (or trained weights) of no training of ours; the folder that it
     made. The drift is `measured` where a test is about it: that takes a loaded model."""
     store = LocalStore(tmp_path / "store")
     for prefix, folder in {"models/m": base, "adapters/a": trained}.items():
         write_marker(store, prefix, Manifest(files=[], location=folder.absolute().as_uri()))
     stages = [
+        stage(StageKind.MODEL, model or ModelParams(source="folder", location=str(base)), "m"),
         stage(
             StageKind.MERGE,
-            MergeParams(max_shard_size_bytes=SHARD_BYTES),
+            MergeParams(max_shard_size_bytes=SHARD_BYTES, max_drift=max_drift),
             "k",
             model="models/m",
             train="adapters/a",
@@ -42,7 +51,7 @@ def merged(tmp_path: Path, base: Path, trained: Path, *, measured: bool = False)
             StageContext(
                 plan=plan(store, stages),
                 run_id="run",
-                stage=stages[0],
+                stage=stages[1],
                 store=store,
                 work=tmp_path / "work",
                 events=events,

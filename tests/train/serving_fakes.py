@@ -1,4 +1,4 @@
-"""An engine without a model: it repeats the last message, a word at a time."""
+"""An engine without a model: it repeats the last message (`history`: all of them), a word at a time."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class EchoEngine:
         if messages[-1]["content"] == "refused":
             raise PromptError("the template refuses it")
         self.asked.append((list(messages), tools))
+        if messages[-1]["content"] == "history":
+            return self.encode_text(" ".join(f"{each['role']}: {each['content']}" for each in messages))
         return self.encode_text(messages[-1]["content"])
 
     def encode_text(self, text: str) -> list[int]:

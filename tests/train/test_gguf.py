@@ -12,18 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from tokenizers import Tokenizer, normalizers
 
 from artifacts.contract import GgufParams, StageKind, TwinParams
 from artifacts.events import Events
 from artifacts.local import LocalStore
 from artifacts.manifest import MARKER, ArtifactWriter, read_marker, verify
 from tests import plan_parts
-from tests.train.chat_templates import chat
+from tests.train.backends import sentencepiece_backend
+from tests.train.chat_templates import CHATML, chat
 from tests.train.gguf_files.go_template import ollama
 from train import gguf
 from train.data.loading import load_chat_tokenizer
 from train.stage import StageContext, StageError, StageUserError
-from train.twin import make_twin
+from train.twin import make_twin, random_weights, twin_config
 
 pytestmark = pytest.mark.products
 
@@ -35,11 +37,24 @@ def texts() -> list[str]:
     return [line for path in sorted(EXAMPLES.rglob("*.jsonl")) for line in path.read_text().splitlines()]
 
 
-def twin(folder: Path, architecture: str, **dimensions: Any) -> Path:
-    params = {"hidden_size": 256, "intermediate_size": 512, "layers": 3, **dimensions}
+def twin(folder: Path, architecture: str, tokenizer: Tokenizer | None = None, **dimensions: Any) -> Path:
+    """A model of random weights; `tokenizer` replaces its own, with BOS and EOS called as in Llama 2."""
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "layers": 3, **dimensions}
+    params = TwinParams(architecture=architecture, **sizes)
     folder.mkdir(parents=True)
-    for name, data in make_twin(TwinParams(architecture=architecture, **params), texts()).items():
+    for name, data in make_twin(params, texts()).items():
         (folder / name).write_bytes(data)
+    if tokenizer is not None:
+        config = twin_config(params, tokenizer) | {"eos_token_id": tokenizer.token_to_id("</s>")}
+        (folder / "config.json").write_text(json.dumps(config))
+        weights = dict(random_weights(config, 0))
+        safetensors.numpy.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        tokenizer.save(str(folder / "tokenizer.json"))
+        names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+        names |= {"tokenizer_class": "PreTrainedTokenizerFast"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(names))
+        (folder / "chat_template.jinja").write_text("{{ bos_token }}" + CHATML)
+        (folder / "generation_config.json").write_text("{}")
     return folder
 
 
@@ -120,6 +135,23 @@ def test_the_artifact_is_all_that_a_chat_needs(tmp_path: Path) -> None:
     loaded = Llama(str(folder / "bot-q8_0.gguf"), vocab_only=True, verbose=False)
     written = ollama(template[1], messages).encode()
     assert loaded.tokenize(written, add_bos=loaded._model.add_bos_token(), special=True) == expected
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_sentencepiece_vocabulary(legacy: bool, tmp_path: Path) -> None:
+    """As Llama 2 and Mistral have them, without the tokenizer.model; legacy: a blank before every stretch of
+    words, else before a text alone."""
+    backend = sentencepiece_backend()
+    if legacy:
+        blanks = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        backend.normalizer = normalizers.Sequence(blanks)
+    saved = json.loads(backend.to_str())
+    saved["pre_tokenizer"] = None if legacy else saved["pre_tokenizer"]
+    no_bytes = [token for token in saved["added_tokens"] if not token["content"].startswith("<0x")]
+    backend = Tokenizer.from_str(json.dumps(saved | {"added_tokens": no_bytes}))
+    model = twin(tmp_path / "model", "llama", layers=1, tie_embeddings=False, tokenizer=backend)
+    folder = convert(model, tmp_path, "f16")
+    assert json.loads((folder / "gguf.json").read_bytes())["types"]["f16"]["same"] >= 9
 
 
 def test_weights_that_16_bits_do_not_hold_make_no_file(tmp_path: Path) -> None:

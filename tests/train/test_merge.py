@@ -306,7 +306,7 @@ import torch
 from artifacts.contract import MergeParams
 from artifacts.local import LocalStore
 from artifacts.manifest import ArtifactWriter
-from train.merge import write_merged
+from train.merging.writing import write_merged
 from train.merging import adapter, layout, tensors
 
 def peak_bytes():

@@ -233,6 +233,24 @@ def test_sharded_over_two_processes_equals_one(tmp_path: Path, base: Path, adapt
     assert scores["base"]["perplexity"] != scores["tuned"]["perplexity"]
 
 
+@pytest.mark.parametrize("prefix", ["adapters/a", "train/t/final"])
+def test_what_was_trained_is_asked_with_the_base_below_it(
+    tmp_path: Path, base: Path, adapter: Path, prefix: str
+) -> None:
+    context = make_context(tmp_path, base, adapter, PARAMS, tuned_prefix=prefix)
+    before, after = predict.model_sources(context, PARAMS)
+    assert (after.folder, after.adapter) == (base, adapter) and before.adapter is None
+    assert before.tokenizer == after.tokenizer == context.work / "tuned"
+    assert (context.work / "tuned/tokenizer.json").resolve() == base / "tokenizer.json"
+
+
+def test_a_model_that_nobody_trained_here_is_asked_as_it_is(tmp_path: Path, base: Path) -> None:
+    params = PredictParams(base=False)
+    context = make_context(tmp_path, base, base, params, tuned_prefix="models/b")
+    assert predict.model_sources(context, params) == [ModelSource("tuned", base)]
+    assert not context.work.exists()
+
+
 def test_weights_alone_take_config_and_tokenizer_from_the_base(
     tmp_path: Path, base: Path, tuned: Path
 ) -> None:

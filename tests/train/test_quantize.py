@@ -426,7 +426,8 @@ def test_lora_trains_on_either(made: dict[str, Path], ranks: Ranks, tmp_path: Pa
         micro_batch_size=8,
         learning_rate=2e-2,
     )
-    prepared = quantizing.write_prepared(tmp_path / "prepared")
+    prepared = tmp_path / "prepared"  # of a language that the model has not learnt
+    training.write_split(prepared, "train", [[document] for document in training.documents(16)])
     folders = {bits: artifact(made[bits]) for bits in ("4", "8")}
     losses = ranks(1, train_each, tmp_path, folders, prepared, job)[0]
     for bits in folders:

@@ -11,12 +11,15 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.train.serving_fakes import EchoEngine
+from train.serve import bind, url
 from train.serving.app import make_app
+from train.serving.chat.markdown import answer_html, plain_html
 from train.serving.errors import ApiError
 from train.serving.guard import is_own_request, own_hosts
 from train.serving.queue import AnswerQueue
 from train.serving.requests import ChatRequest, CompletionRequest, read
 from train.serving.tools import CallReader
+from train.stage import StageUserError
 from train.talk.engine import Sampling
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -285,3 +288,37 @@ def test_closing_tells_those_who_wait() -> None:
         assert engine.closed.is_set() and engine.made < 50
 
     asyncio.run(scene())
+
+
+def test_answers_as_html() -> None:
+    shown = answer_html("<b>x</b> ![p](http://a/b) [j](javascript:x) **bold**")
+    assert "<b>" not in shown and "<img" not in shown and 'href="javascript' not in shown
+    assert "&lt;b&gt;x&lt;/b&gt;" in shown and "<strong>bold</strong>" in shown
+    assert plain_html("a <b>\nc") == "a &lt;b&gt;<br>c"
+
+
+@pytest.mark.parametrize(
+    ("text", "complete", "title", "answer"),
+    [
+        ("<think>why <i>", False, "Thinking", ""),
+        ("\n<think>\nwhy <i>\n</think>\n\nBecause.", True, "Thoughts", "<p>Because.</p>"),
+        ("<think>\n\n</think>\n\nBecause.", True, "", "<p>Because.</p>"),
+        ("no <think>", True, "", "<p>no &lt;think&gt;</p>"),
+    ],
+)
+def test_thinking_is_folded_away(text: str, complete: bool, title: str, answer: str) -> None:
+    shown = answer_html(text, complete=complete)
+    assert ("<details" in shown) is bool(title) and title in shown
+    assert shown.rpartition("</details>")[2].strip() == answer
+    assert "<i>" not in shown
+
+
+def test_addresses() -> None:
+    assert [url(host, 80) for host in ("127.0.0.1", "0.0.0.0", "::", "::1", "gpu-box")] == [
+        *["http://127.0.0.1:80", "http://127.0.0.1:80", "http://[::1]:80", "http://[::1]:80"],
+        "http://gpu-box:80",
+    ]
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(StageUserError, match="address already in use; choose another with --port"):
+            bind("127.0.0.1", taken.getsockname()[1])

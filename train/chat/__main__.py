@@ -1,6 +1,7 @@
 """`python -m train.chat --source JSON`: talk to a model that this process loads.
 
-`slipway chat` starts it and hands it the terminal. The exit code is one of `artifacts.contract.EXIT_*`, or 130 after ^C.
+`slipway chat` starts it and hands it the terminal. The exit code is one of `artifacts.contract.EXIT_*`, or
+130 after ^C.
 """
 
 from __future__ import annotations
@@ -79,8 +80,7 @@ def _speaker(source: Source, options: argparse.Namespace, screen: Screen) -> Spe
 def header(engine: Engine) -> str:
     """What is loaded, in a line."""
     source = engine.source
-    kind = "GGUF file" if source.gguf else "base with adapter" if source.adapter else "model"
-    return f"{source.name}: {kind}, {engine.description}, context of {engine.context_length:,} tokens"
+    return f"{source.name}: {source.form}, {engine.description}, context of {engine.context_length:,} tokens"
 
 
 if __name__ == "__main__":

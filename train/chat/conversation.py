@@ -67,7 +67,7 @@ def save(conversation: Conversation, file: Path) -> int:
     count, last = 0, b"\n"
     with file.open("ab+") as lines:
         lines.seek(0)
-        for count, last in enumerate(lines, 1):  # noqa: B007 - the last of them
+        for count, last in enumerate(lines, 1):
             if count == 1 and not last.startswith(b"{"):
                 raise ValueError("it holds something else than a record a line")
         lines.write(line if last.endswith(b"\n") else b"\n" + line)

@@ -72,6 +72,13 @@ def pre_tokenizer(tokenizer: Mapping[str, Any], declared: str | None = None) -> 
     return found or declared
 
 
+def opens_with_blank(tokenizer: Mapping[str, Any]) -> bool:
+    """Whether a SentencePiece tokenizer puts its blank before the beginning of a text alone. llama.cpp puts
+    it before what follows a special token as well, or nowhere."""
+    steps = _steps(tokenizer.get("pre_tokenizer"))
+    return any(step.get("type") == "Metaspace" and step.get("prepend_scheme") == "first" for step in steps)
+
+
 def _steps(pre_tokenizer: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     if not pre_tokenizer:
         return []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from train.data.templates import TemplateError
 from train.data.tokenize import ChatTokenizer
+from train.gguf_files.family import opens_with_blank
 from train.gguf_files.texts import QUESTIONS, TEXTS
 from train.stage import StageError
 
@@ -17,8 +19,14 @@ _VOCABULARY_SAMPLE = 5000
 
 def corpus(tokenizer: ChatTokenizer) -> list[str]:
     """Texts to compare: of several scripts and shapes, every added token amid words, a conversation as the
-    template writes it, and tokens of the vocabulary themselves."""
+    template writes it, and tokens of the vocabulary themselves. Where the tokenizer puts a blank before the
+    beginning of a text alone, each begins with a special token, as conversations do."""
     backend = tokenizer.backend
+    opening = ""
+    if opens_with_blank(json.loads(backend.to_str())):
+        opening = next(
+            (each.content for each in backend.get_added_tokens_decoder().values() if each.special), ""
+        )
     added = [token.content for token in backend.get_added_tokens_decoder().values()]
     texts = [*TEXTS, *(f"a{token}b {token}\n" for token in added), "".join(added)]
     conversation = [
@@ -34,7 +42,8 @@ def corpus(tokenizer: ChatTokenizer) -> list[str]:
     size = backend.get_vocab_size()
     ids = range(0, size, max(1, size // _VOCABULARY_SAMPLE))
     words = backend.decode_batch([[token] for token in ids], skip_special_tokens=True)
-    return texts + [word for word in words if word and "\ufffd" not in word]
+    texts += [word for word in words if word and "\ufffd" not in word]
+    return [text if text.startswith(opening) else opening + text for text in texts]
 
 
 def compare(file: Path, tokenizer: ChatTokenizer) -> int:

@@ -32,7 +32,6 @@ _UNMERGEABLE = (
     "use_bdlora",
     "alora_invocation_tokens",
     "arrow_config",
-    "ensure_weight_tying",
     "kasa_config",
     "layer_replication",
     "megatron_config",
@@ -40,6 +39,7 @@ _UNMERGEABLE = (
     "target_parameters",
     "velora_config",
 )
+_BESIDE = "use it beside its base (leave merge out of `after`), or merge it with PEFT"
 #: Initialisations that leave the base weights as they are; the others (PiSSA, OLoRA, LoftQ…) change them.
 _PLAIN_INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal")
 
@@ -87,19 +87,17 @@ def read_config(folder: Path) -> dict[str, Any]:
 def check_mergeable(config: dict[str, Any]) -> None:
     """Raises StageUserError naming the option that stands in the way."""
     if config.get("peft_type") not in ("LORA", "IA3"):
-        raise StageUserError(
-            f"an adapter of the type {config.get('peft_type')} can't be merged", "leave merge out of `after`"
-        )
+        raise StageUserError(f"an adapter of the type {config.get('peft_type')} can't be merged", _BESIDE)
     for option in _UNMERGEABLE:
         if config.get(option):
-            raise StageUserError(
-                f"an adapter with {option} can't be merged yet", "leave merge out of `after`"
-            )
+            raise StageUserError(f"an adapter with {option} can't be merged yet", _BESIDE)
     initialisation = config.get("init_lora_weights", True)
     if initialisation not in _PLAIN_INITIALISATIONS:
         raise StageUserError(
-            f"the adapter's init_lora_weights: {initialisation} changed the base weights before training",
-            "convert it with PEFT's path_initial_model_for_weight_conversion first",
+            f"the adapter's init_lora_weights: {initialisation} changed the base weights before training, "
+            "and the adapter alone does not say how",
+            "save it with PEFT's path_initial_model_for_weight_conversion, or merge it with PEFT, which "
+            "repeats the initialisation",
         )
 
 
@@ -146,10 +144,6 @@ def _updates(
     if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
         raise StageUserError(f"the adapter's matrices of {module} don't fit: A {a.shape}, B {b.shape}")
     magnitude = found.get("lora_magnitude_vector")
-    if magnitude and embedding:
-        raise StageUserError(
-            f"DoRA of the embedding {module} can't be merged yet", "leave merge out of `after`"
-        )
     yield f"{module}.weight", LoraUpdate(a, b, scaling, embedding, transposed, magnitude)
     if "lora_B.bias" in found:
         yield f"{module}.bias", BiasUpdate(found["lora_B.bias"], scaling)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from train.merging.adapter import Adapter
+from train.merging.fitting import fitted, names_in
 from train.merging.tensors import ITEM_SIZE_BYTES, SINGLE_NAME, TORCH_DTYPES, StoredTensor
 from train.merging.updates import RowsUpdate, Update
 from train.stage import StageUserError
@@ -54,6 +55,7 @@ def with_adapter(base: Mapping[str, StoredTensor], adapter: Adapter) -> tuple[li
     trained rows are shared as the embedding is (`TrainableTokensLayer.tied_adapter`).
     Raises StageUserError for a change that fits no tensor of the base.
     """
+    adapter = fitted(adapter, base)
     sources, untied = dict(base), False
     head, embedding = _head_name(base, adapter), _embedding_name(base)
     apart = {name for name in adapter.names if not isinstance(adapter.updates.get(name), RowsUpdate)}
@@ -82,6 +84,7 @@ def full_weights(
     Raises StageUserError when the two are not the same model.
     """
     heads = {f"{head}.weight" for head in _OUTPUT_HEADS}
+    trained = dict(zip(names_in(base, trained), trained.values(), strict=True))
     extra = sorted(set(trained) - set(base) - heads)
     missing = sorted(set(base) - set(trained) - heads)
     if missing or (extra and not may_add):

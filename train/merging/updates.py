@@ -36,7 +36,8 @@ class LoraUpdate:
     """`weight += scaling * B @ A` of one module: A (rank, in), B (out, rank). With a `magnitude` (out,) the
     sum's rows are then scaled to these lengths (DoRA, https://arxiv.org/abs/2402.09353).
 
-    An embedding's are A (rank, vocabulary), B (dimension, rank), and the product is transposed.
+    An embedding's are A (rank, vocabulary), B (dimension, rank), and the product is transposed; a magnitude
+    (dimension,) is of its columns.
     """
 
     a: StoredTensor
@@ -61,6 +62,8 @@ class LoraUpdate:
         rows, columns = b.shape[0], a.shape[1]
         delta = memory.take("delta", rows * columns * dtype.itemsize).view(dtype).view(rows, columns)
         torch.mm(b, a, out=delta)
+        if self.magnitude is not None and self.embedding:
+            return self._scale_columns(weight, delta.T)
         if self.magnitude is not None:
             return self._scale_rows(weight.T if self.transposed else weight, delta)
         if self.embedding or self.transposed:
@@ -83,6 +86,15 @@ class LoraUpdate:
             moved = part + block
             factor = lengths / torch.linalg.norm(moved, dim=1).to(moved.dtype)
             part.copy_(factor.view(-1, 1) * moved)
+
+    def _scale_columns(self, weight: torch.Tensor, delta: torch.Tensor) -> None:
+        """The lengths are sums over all rows, which are taken in one call, as PEFT's are."""
+        import torch
+
+        assert self.magnitude is not None
+        moved = weight + delta * self.scaling
+        lengths = torch.linalg.norm(moved.T, dim=1)
+        weight.copy_((self.magnitude.read().to(delta.dtype) / lengths).view(1, -1) * moved)
 
 
 @dataclass(frozen=True)

@@ -83,10 +83,11 @@ def rows_needed(model: PreTrainedModel, adapter: Path) -> int:
     lists = indices.values() if isinstance(indices, dict) else [indices or []]
     single = [index + 1 for numbers in lists for index in numbers]
     embedding = next(name for name, m in model.named_modules() if m is model.get_input_embeddings())
+    endings = (f".{embedding}.weight", f".{embedding}.base_layer.weight")
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
         whole = [
             file.get_slice(name).get_shape()[0]
             for name in file.keys()  # noqa: SIM118 - no mapping
-            if name.endswith(f".{embedding}.weight")
+            if name.endswith(endings)
         ]
     return max(single + whole, default=0)

@@ -69,6 +69,9 @@ def test_an_adapter_answers_beside_its_base(tmp_path: Path, adapter: Given, data
     plan = planned(tmp_path, "predict", adapter, data={"test": data["test"]})
     assert kinds(plan) == "data model adapter predict"
     assert plan.stage("predict").inputs["tuned"] == plan.stage("adapter").output
+    assert not plan.stage("predict").params.base
+    options = {"data": {"test": data["test"]}, "sections": {"predict": {"base": True}}}
+    assert planned(tmp_path, "predict", adapter, **options).stage("predict").params.base
 
 
 def test_a_model_answers_alone(tmp_path: Path, model: Given, data: dict[str, str]) -> None:
@@ -224,6 +227,10 @@ def test_no_data(tmp_path: Path, model: Given, command: Command) -> None:
     assert "add --data FILE" in refused(tmp_path, command, model)
 
 
+def test_data_to_measure_on_does_not_calibrate(tmp_path: Path, model: Given, data: dict[str, str]) -> None:
+    assert "no data to calibrate on" in refused(tmp_path, "quantize", model, data={"eval": data["test"]})
+
+
 def test_questions_without_answers(tmp_path: Path, model: Given) -> None:
     path = tmp_path / "open.jsonl"
     path.write_text('{"text": "A text, no question."}\n')
@@ -269,3 +276,18 @@ def test_a_stage_in_a_cluster_has_its_image(tmp_path: Path, adapter: Given) -> N
     for kind in (StageKind.MERGE, StageKind.GGUF):
         body = manifest.stage_object(plan, plan.run_id, plan.stage(kind), IMAGES)
         assert body["kind"] == "Job" and "train.pod" in str(body)
+
+
+def test_a_run_on_a_quantized_base_merges_into_what_that_was_made_of(tmp_path: Path) -> None:
+    config = QWEN3_8B | {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}}
+    small, whole = write_model(tmp_path / "small", config), write_model(tmp_path / "whole")
+    run = a_run(tmp_path, f"model={{folder: {small}}}", "after=[]", "training.precision=fp32")
+    assert "--set merge.original.folder=FOLDER" in refused(tmp_path, "merge", run)
+    plan = planned(tmp_path, "merge", run, overrides=[f"merge.original.folder={whole}"])
+    assert plan.stage("merge").inputs["model"] == plan.stage("original").output
+    assert plan.stage("original").params.location == str(whole)
+
+
+def test_what_gptq_has_no_form_for(tmp_path: Path) -> None:
+    odd = given(write_model(tmp_path / "odd", QWEN3_8B | {"intermediate_size": 1000}))
+    assert "quantize.group_size: 128" in refused(tmp_path, "quantize", odd, **_calibrated(tmp_path))

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -149,3 +150,20 @@ def test_without_a_network_one_line_says_what_is_missing(tmp_path: Path) -> None
         "error: llama.cpp: the build's tools could not be installed (see above)\n"
     )
     assert not any((tmp_path / "llama-cpp").iterdir())
+
+
+def test_the_image_s_stage_has_all_that_the_script_reads(tmp_path: Path) -> None:
+    """What the Dockerfile copies there, and a Python with nothing installed."""
+    stage = (ROOT / "images/Dockerfile").read_text().split(" AS llama-cpp\n")[1].split("\nFROM ")[0]
+    for line in re.findall(r"^COPY (.*) /src/(.*)$", stage, re.M):
+        target = tmp_path / line[1]
+        for source in map(ROOT.joinpath, line[0].split()):
+            if source.is_dir():
+                shutil.copytree(source, target)
+            else:
+                into = target / source.name if line[1].endswith("/") else target
+                into.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, into)
+    command = [sys.executable, "-I", "-S", tmp_path / "images/llama-cpp/build-wheel", "--dry-run"]
+    said = subprocess.run(command, capture_output=True, text=True)
+    assert (said.returncode, said.stderr) == (0, "") and "build-wheel --output /wheel" in stage

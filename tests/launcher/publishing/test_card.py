@@ -150,13 +150,16 @@ def test_snippets_name_where_files_lie(made: tuple[RunFacts, Any, Plan]) -> None
 
 
 def test_a_run_of_products_alone_has_a_card_too(made: tuple[RunFacts, Any, Plan]) -> None:
-    """As `slipway quantize` leaves one: no training, no data, no scores."""
+    """As `slipway quantize` leaves one: no training, no scores."""
     facts, store, plan = made
-    kept = [stage for stage in facts.plan.stages if stage.kind in (StageKind.QUANTIZE, StageKind.PUBLISH)]
+    kinds = (StageKind.DATA, StageKind.PREPARE, StageKind.QUANTIZE, StageKind.PUBLISH)
+    kept = [stage for stage in facts.plan.stages if stage.kind in kinds]
     bare = dataclasses.replace(facts.plan, stages=kept, job={"name": "bot"})
     small = RunFacts(run_id="x", plan=bare, manifests={"quantize": facts.manifests["quantize"]})
     text = render((small, store, plan), ["quantized"])
-    assert "## Data" not in text and "## Results" not in text and "| GPTQ | Perplexity | 9.5 → 9.75 |" in text
+    assert "## Data that calibrated or tested it" in text and "## Results" not in text
+    assert "| GPTQ | Perplexity | 9.5 → 9.75 |" in text and "| Learnt |" not in text
+    assert "A language model. Here:" in text
 
 
 def test_licences_of_base_models(tmp_path: Path) -> None:

@@ -19,7 +19,20 @@ from train.serving.requests import ChatRequest, read
 from train.talk.encoding import TokenizerFolder
 from train.talk.engine import PromptError
 
-WORDS = ("plain", "two  blanks", "说中文", "안녕", "🤖", "<|im_end|>", "</s>", "[INST]", "tab\t", "a\nb", " ", "{{ x }}")
+WORDS = (
+    "plain",
+    "two  blanks",
+    "说中文",
+    "안녕",
+    "🤖",
+    "<|im_end|>",
+    "</s>",
+    "[INST]",
+    "tab\t",
+    "a\nb",
+    " ",
+    "{{ x }}",
+)
 
 
 def conversation(seed: int) -> list[dict[str, str]]:

@@ -41,7 +41,7 @@ def add_page(app: FastAPI, talker: Talker, *, api_key: str | None) -> None:
         language="en-US",
         tailwind=False,
         show_welcome_message=False,
-        reconnect_timeout=30,
+        reconnect_timeout=10,
     )
 
 

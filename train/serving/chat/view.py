@@ -72,6 +72,8 @@ class ChatView:
             return
         self._input.value = ""
         self._welcome.visible = False
+        if self._messages and self._messages[-1]["role"] == "user":  # it got no answer
+            self._messages.pop()
         self._messages.append({"role": "user", "content": text})
         with self._log, ui.element("div").classes("turn user"):
             ui.html(plain_html(text)).classes("bubble")
@@ -83,8 +85,8 @@ class ChatView:
             turn = Turn(self._again)
         self._show_answering(True)
         self._answering = asyncio.current_task()
-        system = self._settings.system
-        asked = [*([{"role": "system", "content": system}] if system else []), *self._messages]
+        messages, system = self._messages, self._settings.system
+        asked = [*([{"role": "system", "content": system}] if system else []), *messages]
         try:
             async with contextlib.aclosing(self._talker.talk(asked, self._settings.sampling())) as pieces:
                 async for piece in pieces:
@@ -97,13 +99,10 @@ class ChatView:
             turn.error = error.message
         finally:
             self._answering = None
-        self._show_answering(False)
-        turn.end()
-        if turn.text:
-            self._messages.append({"role": "assistant", "content": turn.text})
-        elif turn.error is None and turn.note is None:
-            turn.note = "the model had nothing to say"
+            self._show_answering(False)
             turn.end()
+        if turn.text:
+            messages.append({"role": "assistant", "content": turn.text})
 
     async def _again(self, turn: Turn) -> None:
         """Another answer instead of the last one."""
@@ -167,7 +166,8 @@ class Turn:
             ui.label(" · ".join(self._facts())).classes("facts")
 
     def _facts(self) -> list[str]:
-        facts = [self.note] if self.note else []
+        silent = "the model had nothing to say" if not self.text and self.error is None else None
+        facts = [note for note in (self.note or silent,) if note]
         if self._tokens:
             facts.append(f"{self._tokens} token{'s' if self._tokens != 1 else ''}")
         took_s = time.monotonic() - (self._first_s or 0.0)
