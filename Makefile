@@ -13,17 +13,19 @@ ready := $(venv)/.ready
 environment := $(if $(filter local,$(CLUSTER)),$(ready)-train,$(ready)-launcher)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev gguf run test test-gpu test-matrix test-products test-cluster test-cluster-slow check format lock docs clean \
-        images submit stage render plan init pin status logs dashboard resume cancel runs gc fetch verify report data schema clusters doctor
+.PHONY: help setup setup-dev setup-serve gguf run test test-gpu test-matrix test-products test-cluster test-cluster-slow \
+        check format lock docs clean images submit stage render plan init pin status logs dashboard resume cancel runs gc fetch \
+        verify report compare publish merge quantize export predict chat serve data schema clusters doctor
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo '  Variables: CLUSTER=$(CLUSTER)  JOB=$(JOB)  RUN=<run id>  FILE=<data file>  ARGS="<more options>"'
+	@echo '  Variables: CLUSTER=$(CLUSTER)  JOB=$(JOB)  RUN=<run id>  MODEL=<run or folder>  FILE=<data file>  ARGS="<more options>"'
 
 setup: $(ready)-train ## make .venv with everything that running a job here needs
 setup-dev: $(ready)-dev ## the same, and what the checks and tests need
 
+setup-serve: $(ready)-serve ## add what `slipway serve` needs
 gguf: $(ready)-gguf ## add llama.cpp, for GGUF files: compiled once, about 4 minutes of two cores
 
 run: $(ready)-train ## run the quickstart on this machine, to a report you can open
@@ -85,6 +87,23 @@ verify: ## re-read every byte of RUN, or of an artifact (RUN=<key>)
 report: ## write the report of RUN anew
 status logs dashboard resume cancel fetch verify report: $(environment)
 	@$(slipway) $@ $(RUN) --cluster $(CLUSTER) $(ARGS)
+
+compare: ## lay runs over each other (RUN="A B")
+publish: ## put what RUN has made where others find it (ARGS="--to hub://org/name")
+compare publish: $(environment)
+	@$(slipway) $@ $(RUN) --cluster $(CLUSTER) $(ARGS)
+
+merge: ## make one model of an adapter and its base (MODEL=<folder>)
+quantize: ## make a model small with GPTQ (MODEL=<folder or run> ARGS="--data FILE --bits 4")
+export: ## make GGUF files of a model (MODEL=<folder or run> ARGS="--type q4_k_m"; needs `make gguf` here)
+predict: ## answer a file of questions with a model, and score it (MODEL=<folder or run> ARGS="--data FILE")
+merge quantize export predict: $(environment)
+	@$(slipway) $@ $(MODEL) --cluster $(CLUSTER) $(ARGS)
+
+chat: $(ready)-train ## talk to a model on this terminal (MODEL=<run, folder or GGUF file>)
+serve: $(ready)-serve ## serve a model: OpenAI's API and a page to chat on (MODEL=<run, folder or GGUF file>)
+chat serve:
+	@$(slipway) $@ $(MODEL) $(ARGS)
 
 runs: ## list runs, newest first
 gc: ## remove artifacts that no run refers to

@@ -72,36 +72,48 @@ def recognise(
     if path.is_file():
         raise _refused(text, *_why_no_folder(path))
     if path.is_dir() and _holds_model(path):
-        return _of_folder(path.resolve(), base, environment, option)
+        folder = path.resolve()
+        return _made_of(folder.name, ModelSource(folder=str(folder)), folder, base, environment, option)
     if not path.exists() and (_looks_like_path(text) or "/" in text):
         source = None if _looks_like_path(text) else _of_hub(text, environment)
         if source is None:
             why = "is neither a folder nor a model in the hub's cache"
             raise _refused(text, why, "name a folder, org/name@<full commit>, or a run (`slipway runs`)")
-        return _without_base(GivenModel(text.partition("@")[0].rpartition("/")[2], source), base, option)
+        name, cache = (source.hub or "").rpartition("/")[2], hub_cache.cache_folder(environment)
+        snapshot = hub_cache.snapshot(source.hub or "", source.revision or "", cache)
+        return _made_of(name, source, snapshot, base, environment, option)
     try:
-        return _without_base(find_run(text), base, option)
+        run = find_run(text)
     except UserError as error:
         if path.is_dir():
             why = f"the folder has neither config.json nor {adapter_folder.CONFIG}, and no run is called so"
             way_out = "name the folder of a transformers model or of a PEFT adapter"
             raise _refused(text, why, way_out) from None
         raise error
+    if base is not None:
+        raise _refused(f"{option} {base}", "a run knows its base model", "leave it out")
+    return run
 
 
-def _of_folder(folder: Path, base: str | None, environment: Mapping[str, str], option: str) -> Given:
-    source = ModelSource(folder=str(folder))
-    config = read_json(folder / adapter_folder.CONFIG) if adapter_folder.is_adapter(folder) else None
-    if not adapter_folder.is_adapter(folder):
-        model = GivenModel(folder.name, source)
-        if base is None:
-            return model
-        return GivenAdapter(folder.name, source, named_base(base, environment, option))
-    if base:
+def _made_of(
+    name: str,
+    source: ModelSource,
+    folder: Path | None,
+    base: str | None,
+    environment: Mapping[str, str],
+    option: str,
+) -> GivenModel | GivenAdapter:
+    """What `source` holds, by its files in `folder`; None where they are not on this machine: then it is an
+    adapter where a base is named for it."""
+    is_adapter = folder is not None and adapter_folder.is_adapter(folder)
+    config = (read_json(folder / adapter_folder.CONFIG) or {}) if folder is not None and is_adapter else {}
+    if base is not None:
         found = named_base(base, environment, option)
+    elif is_adapter:
+        found = _own_base(f"adapter {folder}", config, environment, option)
     else:
-        found = _own_base(folder, config or {}, environment, option)
-    return GivenAdapter(folder.name, source, found, str((config or {}).get("peft_type") or ""))
+        return GivenModel(name, source)
+    return GivenAdapter(name, source, found, str(config.get("peft_type") or ""))
 
 
 def named_base(text: str, environment: Mapping[str, str] = os.environ, option: str = "--base") -> ModelSource:
@@ -117,11 +129,10 @@ def named_base(text: str, environment: Mapping[str, str] = os.environ, option: s
 
 
 def _own_base(
-    folder: Path, config: Mapping[str, Any], environment: Mapping[str, str], option: str
+    what: str, config: Mapping[str, Any], environment: Mapping[str, str], option: str
 ) -> ModelSource:
     """The base that the adapter's configuration names."""
     named, revision = config.get("base_model_name_or_path"), config.get("revision")
-    what = f"adapter {folder}"
     way_out = f"name it with {option} FOLDER or {option} org/name@<full commit>"
     if not named or not isinstance(named, str):
         raise _refused(what, f"its {adapter_folder.CONFIG} names no base model", way_out)
@@ -143,13 +154,6 @@ def _of_hub(text: str, environment: Mapping[str, str]) -> ModelSource | None:
     if not re.fullmatch(REVISION_PATTERN, revision or ""):
         revision = hub_cache.commit(match["id"], revision or "", hub_cache.cache_folder(environment))
     return ModelSource(hub=match["id"], revision=revision) if revision else None
-
-
-def _without_base(given: GivenModel | GivenRun, base: str | None, option: str) -> GivenModel | GivenRun:
-    if base is not None:
-        why = "a run knows its base model" if isinstance(given, GivenRun) else "a whole model has none"
-        raise _refused(f"{option} {base}", why, "leave it out")
-    return given
 
 
 def _holds_model(folder: Path) -> bool:

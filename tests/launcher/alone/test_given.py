@@ -71,6 +71,15 @@ def test_a_model_of_the_hub(cache: dict[str, str]) -> None:
     assert isinstance(model, GivenModel) and model.name == "base" and model.source.revision == COMMIT
 
 
+def test_an_adapter_of_the_hub(tmp_path: Path, cache: dict[str, str]) -> None:
+    write_adapter(tmp_path / "hub/models--me--tuned/snapshots" / COMMIT, "org/base")
+    adapter = given(f"me/tuned@{COMMIT}", **cache)
+    assert isinstance(adapter, GivenAdapter)
+    assert (adapter.name, adapter.source.hub, adapter.base.hub) == ("tuned", "me/tuned", "org/base")
+    unseen = given(f"me/unseen@{COMMIT}", "org/base", **cache)  # nothing of it is here: its base tells
+    assert isinstance(unseen, GivenAdapter) and unseen.base == adapter.base
+
+
 def test_weights_that_were_trained_whole_with_their_base(tmp_path: Path) -> None:
     tuned, base = write_model(tmp_path / "tuned"), write_model(tmp_path / "base")
     assert isinstance(given(tuned, str(base)), GivenAdapter)

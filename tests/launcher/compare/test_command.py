@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from launcher.cli import app
 from launcher.errors import UserError
+from launcher.spec.cluster import LocalCluster
 from tests.launcher.compare.compared import OTHER_ID, write_pair
 from tests.launcher.synthetic_run import RUN_ID, write_run
 
@@ -47,7 +48,9 @@ def test_page_and_json(cluster: Path, tmp_path: Path) -> None:
     assert made["page"] == str(target)
 
 
-def test_a_run_of_another_cluster(cluster: Path, tmp_path: Path) -> None:
+def test_a_run_of_another_cluster(cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its store's settings hold while it is read, and no longer."""
+    monkeypatch.setattr(LocalCluster, "store_environment", lambda profile: {"AWS_REGION": profile.store})
     write_run(tmp_path / "elsewhere")
     there = profile(tmp_path, "there", "elsewhere")
     before = dict(os.environ)
