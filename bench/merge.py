@@ -4,7 +4,8 @@
 
 Makes a Llama of about that size in at least eight shards, runs each way in its own process (importing
 included) and compares the merged bytes. `cp` of the base model is there for scale. Both ways write the whole
-model; ours alone also hashes it and waits until it is on the disk.
+model; ours alone also hashes it and waits until it is on the disk. What the stage does after it, comparing
+logits of the merged model with those of base and adapter, is measured apart.
 """
 
 from __future__ import annotations
@@ -76,6 +77,13 @@ def merge_with_slipway(folder: Path, shard_bytes: int) -> None:
     writer.commit(**write_merged(writer, folder / "base", tensors, params, untied=untied))
 
 
+def measure_drift(folder: Path) -> None:
+    from train.merging import drift
+
+    found = drift.measure(folder / "base", folder / "adapter", folder / "store" / "merged" / "bench")
+    print(f"drift: {found.share:.3g}, same top token at {found.same_top:.1%} of positions")
+
+
 def measure(command: list[str]) -> tuple[float, float]:
     """(seconds, peak resident memory in MB) of a child process."""
     started = time.perf_counter()
@@ -107,7 +115,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--repeat", type=int, default=3, help="rounds; the fastest of each way counts")
-    parser.add_argument("--child", choices=["make", "peft", "slipway"], help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=["make", "peft", "slipway", "drift"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--shard-bytes", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -117,6 +125,8 @@ def main() -> None:
         merge_with_peft(options.folder, options.shard_bytes)
     elif options.child == "slipway":
         merge_with_slipway(options.folder, options.shard_bytes)
+    elif options.child == "drift":
+        measure_drift(options.folder)
     else:
         with tempfile.TemporaryDirectory(prefix="bench-merge-") as temporary:
             compare(Path(temporary), options)
@@ -143,6 +153,7 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
             fastest, peak = best.get(way, (seconds, megabytes))
             best[way] = min(seconds, fastest), max(megabytes, peak)
     same = digests(folder / "peft") == digests(folder / "store" / "merged" / "bench")
+    best["Slipway drift check"] = measure([*this, "--child", "drift"])
     gigabytes, largest = sum(sizes) / 1e9, shard_bytes / 1e6
     print(f"model: {gigabytes:.2f} GB {options.dtype}, {len(files)} shards, largest {largest:.0f} MB")
     print(f"{'':30} {'seconds':>8} {'peak MB':>8}")

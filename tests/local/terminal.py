@@ -16,6 +16,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+#: A line erased, the cursor moved up by so many rows, other sequences, a character.
+_STEPS = re.compile(r"(\x1b\[2K)|\x1b\[(\d+)A|\x1b\[[0-9;?]*[A-Za-z]|([^\x1b])", re.DOTALL)
 _STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
 
 
@@ -45,6 +47,25 @@ class Terminal:
     def text(self) -> str:
         """All that was shown, without what steers the terminal."""
         return _STEERING.sub("", self.raw)
+
+    @property
+    def shown(self) -> str:
+        """What a screen of any height holds, lines that were erased or written over left out."""
+        rows, row, column = [""], 0, 0
+        for erased, moved, character in _STEPS.findall(self.raw):
+            if erased:
+                rows[row] = ""
+            elif moved:
+                row -= int(moved)
+            elif character == "\r":
+                column = 0
+            elif character == "\n":
+                row += 1
+                rows += [""] * (row + 1 - len(rows))
+            elif character:
+                rows[row] = f"{rows[row]:{column}}"[:column] + character + rows[row][column + 1 :]
+                column += 1
+        return "\n".join(rows)
 
     def type(self, keys: str) -> None:
         os.write(self._master, keys.encode())

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from artifacts.terminal import harmless
-from train.chat.columns import GAP, SideBySide, column_width
+from train.chat.columns import SideBySide, column_width
 from train.talk.engine import Piece
 
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
@@ -155,7 +155,7 @@ class TerminalScreen:
             for column in range(len(streams)):
                 columns.end(column)
         answers = [each.answer(stopped=stopped) for each in timed]
-        self.note(GAP.join(each.remark for each in answers))
+        self.note("\n".join(f"{name}: {each.remark}" for name, each in zip(names, answers, strict=True)))
         return answers
 
 
@@ -191,11 +191,13 @@ class _Drawing:
             return
         from rich.text import Text
 
-        for row in self._columns.take_final():
-            self._console.print(Text(row, no_wrap=True, overflow="crop"))
+        final = self._columns.take_final()
         fitting = max(1, self._console.height - 2)
         rows = "\n".join(self._columns.open_rows()[-fitting:])
-        self._live.update(Text(rows, no_wrap=True, overflow="crop"), refresh=True)
+        self._live.update(Text(rows, no_wrap=True, overflow="crop"))
+        for row in final:  # each is followed by what is open
+            self._console.print(Text(row, no_wrap=True, overflow="crop"))
+        self._live.refresh()
         self._drawn = time.monotonic()
 
     def __exit__(self, *_: object) -> None:

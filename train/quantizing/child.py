@@ -27,6 +27,8 @@ def in_child(doing: str, function: Callable[..., Any], *arguments: Any, told: To
     `doing` says what it does, in words like "measuring the model". Raises the StageError that the function
     raised, or one of its failure or sudden death.
     """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.touch()
     fork = get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
     process = fork.Process(target=_run, args=(sender, os.getpid(), log, function, arguments))
@@ -61,8 +63,7 @@ def _run(
 ) -> None:
     die_with_parent(parent)
     reset_signals()
-    log.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    file = os.open(log, os.O_WRONLY | os.O_APPEND)
     for number in (1, 2):
         os.dup2(file, number)
     try:
