@@ -19,10 +19,10 @@ from artifacts.contract import GgufParams, GgufType
 from artifacts.manifest import ArtifactWriter
 from train.answering import ModelSource
 from train.asking import available_memory_bytes, gpu_count, gpu_memory_bytes
+from train.child import in_child
 from train.data.loading import TOKENIZER_FILES, read_json
 from train.gguf_files import answers, convert, quantization, source, tokens
 from train.gguf_files.answers import Comparison
-from train.gguf_files.child import in_child
 from train.gguf_files.family import check_model
 from train.gguf_files.modelfile import Model, modelfile
 from train.processes import available_cores

@@ -16,10 +16,10 @@ from typing import Any
 from artifacts.contract import QuantizeParams
 from artifacts.manifest import ArtifactWriter
 from train import lean_peft
+from train.child import in_child
 from train.data.reader import PreparedSplit
 from train.merging.companions import companion_files
 from train.quantizing import fitting, gptq, perplexity
-from train.quantizing.child import in_child
 from train.quantizing.documents import Choice, choose
 from train.quantizing.kernels import loading_config
 from train.quantizing.perplexity import Fit

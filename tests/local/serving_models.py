@@ -80,9 +80,9 @@ def write_gptq_model(base: Path, folder: Path) -> Path:
 
 def write_gguf(base: Path, file: Path) -> Path:
     """Raises StageUserError where llama.cpp is not installed."""
+    from train.child import in_child
     from train.data.loading import load_chat_tokenizer
     from train.gguf_files import convert, source
-    from train.gguf_files.child import in_child
 
     links = file.parent / "links"
     declared = source.prepare(base, load_chat_tokenizer(base).backend, links)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +22,6 @@ from tests.train.quantizing import GROUP_SIZE
 from train import quantize
 from train.data.reader import PreparedSplit
 from train.quantizing import documents, fitting, perplexity
-from train.quantizing.child import in_child
 from train.quantizing.documents import Document
 from train.quantizing.perplexity import Fit
 from train.stage import StageError, StageUserError
@@ -247,52 +244,6 @@ def test_what_is_found_goes_into_the_marker(
         "bytes_before": (model / "model.safetensors").stat().st_size,
         "bytes_after": 7,
     }
-
-
-# -- work in a process of its own
-
-
-def telling(number: int, told: Callable[..., None]) -> int:
-    os.write(1, b"said\n")
-    told(1, number, "layers")
-    return number + 1
-
-
-def refusing(told: Callable[..., None]) -> None:
-    raise StageUserError("can't", "do other")
-
-
-def failing(told: Callable[..., None]) -> None:
-    os.write(2, b"last words\n")
-    raise ValueError("odd\nand more")
-
-
-def dying(told: Callable[..., None]) -> None:
-    os.kill(os.getpid(), 9)
-
-
-def test_a_child_returns_and_tells(tmp_path: Path) -> None:
-    told: list[tuple[int, int, str]] = []
-    found = in_child("adding", telling, 2, told=lambda *far: told.append(far), log=tmp_path / "log")
-    assert (found, told) == (3, [(1, 2, "layers")])
-    assert (tmp_path / "log").read_text() == "said\n"
-
-
-@pytest.mark.parametrize(
-    ("function", "kind", "text"),
-    [
-        (refusing, StageUserError, "can't; do other"),
-        (failing, StageError, "trying failed: ValueError: odd"),
-        (dying, StageError, "trying was killed by signal 9; ask for more memory"),
-    ],
-)
-def test_how_a_child_ends(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], function: Any, kind: type[StageError], text: str
-) -> None:
-    with pytest.raises(StageError, match=text) as failure:
-        in_child("trying", function, told=lambda *_: None, log=tmp_path / "log")
-    assert type(failure.value) is kind
-    assert ("last words" in capfd.readouterr().err) == (function is failing)
 
 
 # -- gptqmodel's own weights

@@ -1,4 +1,4 @@
-"""llama.cpp's converter, run in a process of its own (`train.gguf_files.child`)."""
+"""llama.cpp's converter, run in a process of its own (`train.child`)."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from train.answering import make_room
 from train.data.loading import load_chat_tokenizer
 from train.dtypes import DTYPES
 from train.processes import available_cores
+from train.quantizing.kernels import loading_config
 from train.stage import StageUserError
 from train.talk import generation
 from train.talk.encoding import TokenizerFolder
@@ -145,11 +146,14 @@ def load_model(source: Source, device: str, precision: Precision) -> Any:
         os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(available_cores()))
     from transformers import AutoModelForCausalLM
 
+    # On a GPU gptqmodel's own choice is the fastest; on cores it would compile for a minute.
+    kernel = {"quantization_config": loading_config(quantized)} if is_gptq and device == "cpu" else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(
             source.folder,
             dtype=DTYPES[precision],
             device_map=device if quantized else None,
+            **kernel,
             trust_remote_code=source.trust_remote_code,
             local_files_only=True,
         )
