@@ -16,6 +16,7 @@ from launcher.kube import Kube
 from tests.cluster.conftest import Place
 from tests.cluster.runs import Run, write_job
 
+pytestmark = pytest.mark.slow  # llama.cpp is compiled into an image of its own
 RUN_S = 1200.0
 AFTER = [StageKind.MERGE, StageKind.QUANTIZE, StageKind.GGUF, StageKind.PREDICT, StageKind.PUBLISH]
 
@@ -62,7 +63,7 @@ def test_products_are_made_when_the_workers_are_gone(run: Run, kube: Kube) -> No
     trained = run.events("train", "finished")[-1]["time_s"]
     for kind in AFTER:
         assert run.events(kind.value, "started")[0]["time_s"] >= trained
-    assert kube.list("RayJob") == []
+    assert kube.list("RayCluster") == []
 
 
 def test_the_publication_verifies(run: Run, published: str) -> None:
