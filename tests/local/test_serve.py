@@ -246,28 +246,33 @@ def test_the_page_and_one_for_another_server(
     asked = [{"role": "user", "content": "What is the harbour?"}]
     said = answer(models["tiny"], asked, 40)
     beside = [sys.executable, "-m", "train.serve", f"--upstream={server.url}", "--model=tiny", "--port=0"]
-    with subprocess.Popen(beside, stdout=subprocess.PIPE, text=True) as other, Browser(tmp_path) as browser:
+    other = subprocess.Popen(beside, stdout=subprocess.PIPE, text=True)
+    try:
         assert other.stdout is not None
         told = re.search(r'"url": "([^"]+)"', other.stdout.readline())
         assert told
-        for url in (server.url, told[1]):
-            browser.open(url)
-            browser.click("[aria-label=Settings]")
-            browser.wait_for(".length input")
-            time.sleep(0.5)  # it slides in
-            browser.click(".length input")
-            browser.run("document.querySelector('.length input').select()")
-            browser.type("40")
-            browser.click("[aria-label=Close]")
-            wait_until(lambda: not browser.run("!!document.querySelector('.length input')"))
-            browser.click(".composer-text textarea")
-            browser.type(asked[0]["content"])
-            browser.enter()
-            browser.wait_for(".facts", "40 tokens")
-            assert browser.text(".answer") == said.strip()
-        assert browser.complaints == []
+        with Browser(tmp_path) as browser:
+            for url in (server.url, told[1]):
+                browser.open(url)
+                browser.click("[aria-label=Settings]")
+                browser.wait_for(".length input")
+                time.sleep(0.5)  # it slides in
+                browser.click(".length input")
+                browser.run("document.querySelector('.length input').select()")
+                browser.type("40")
+                browser.click("[aria-label=Close]")
+                wait_until(lambda: not browser.run("!!document.querySelector('.length input')"))
+                browser.click(".composer-text textarea")
+                browser.type(asked[0]["content"])
+                browser.enter()
+                browser.wait_for(".facts", "40 tokens")
+                assert browser.text(".answer") == said.strip()
+            assert browser.complaints == []
         other.terminate()
         assert other.wait(30) in (0, -signal.SIGTERM)
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_an_address_that_is_taken(server: Server, models: dict[str, Source]) -> None:

@@ -146,10 +146,10 @@ def _cache_bytes_per_token(model: Any) -> int:
 
 
 def _describe(model: Any) -> str:
-    """As `qwen2 7B Q4_K - Medium`."""
+    """As `qwen2 7B Q4_K - Medium`, without a size that llama.cpp has no name for (`?B`)."""
     buffer = ctypes.create_string_buffer(128)
     llama_cpp.llama_model_desc(model, buffer, len(buffer))
-    return buffer.value.decode("utf-8", "replace")
+    return buffer.value.decode("utf-8", "replace").replace(" ?B", "")
 
 
 _ERROR_LEVEL = 4  # ggml.h, GGML_LOG_LEVEL_ERROR
