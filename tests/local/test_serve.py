@@ -20,7 +20,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.local import serving_models
+from tests.local import chat_page, serving_models
 from tests.local.chromium import Browser, needs_chromium, wait_until
 from train.stage import StageUserError
 from train.talk.engine import Sampling, Source
@@ -253,18 +253,9 @@ def test_the_page_and_one_for_another_server(
         assert told
         with Browser(tmp_path) as browser:
             for url in (server.url, told[1]):
-                browser.open(url)
-                browser.click("[aria-label=Settings]")
-                browser.wait_for(".length input")
-                time.sleep(0.5)  # it slides in
-                browser.click(".length input")
-                browser.run("document.querySelector('.length input').select()")
-                browser.type("40")
-                browser.click("[aria-label=Close]")
-                wait_until(lambda: not browser.run("!!document.querySelector('.length input')"))
-                browser.click(".composer-text textarea")
-                browser.type(asked[0]["content"])
-                browser.enter()
+                chat_page.open_chat(browser, url)
+                chat_page.set_length(browser, 40)
+                chat_page.ask(browser, asked[0]["content"])
                 browser.wait_for(".facts", "40 tokens")
                 assert browser.text(".answer") == said.strip()
             assert browser.complaints == []

@@ -15,6 +15,7 @@ import pytest
 
 from artifacts.contract import Source
 from launcher.serving.servers import API_KEY, Servers
+from tests.local.chat_page import ask, open_chat, set_length
 from tests.local.chromium import Browser, needs_chromium, wait_until
 
 pytestmark = [pytest.mark.products, needs_chromium]
@@ -61,18 +62,6 @@ def page(browser: Browser, url: str) -> Iterator[Browser]:
     assert [each for each in browser.requested if not each.startswith(here)] == []
     assert browser.complaints == []
     assert browser.run("document.title") == "echo"
-
-
-def open_chat(browser: Browser, url: str) -> None:
-    browser.open(url)
-    browser.wait_for(".composer-text textarea")
-    wait_until(lambda: browser.run("window.did_handshake ?? !!window.socket?.connected"))
-
-
-def ask(page: Browser, text: str) -> None:
-    page.click(".composer-text textarea")
-    page.type(text)
-    page.enter()
 
 
 def answered(page: Browser, count: int = 1) -> None:
@@ -153,14 +142,7 @@ def test_errors_are_shown(page: Browser) -> None:
 
 
 def test_settings(page: Browser) -> None:
-    page.click("[aria-label=Settings]")
-    page.wait_for(".length input")
-    time.sleep(0.5)  # it slides in
-    page.click(".length input")
-    page.run("document.querySelector('.length input').select()")
-    page.type("2")
-    page.click("[aria-label=Close]")
-    wait_until(lambda: not page.run("!!document.querySelector('.length input')"))
+    set_length(page, 2)
     ask(page, "one two three")
     answered(page)
     assert page.text(".answer") == "one two" and "ended at the longest length" in page.text(".facts")
