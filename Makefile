@@ -9,6 +9,8 @@ venv := .venv
 bin := $(venv)/bin
 slipway := $(bin)/slipway
 ready := $(venv)/.ready
+# Tests whose stages fork: torch's threads of other tests in one process would never wake up in the fork.
+forking := tests/train/test_gguf.py tests/train/test_quantize.py
 # A remote cluster trains in its own image: the laptop then needs the launcher alone.
 environment := $(if $(filter local,$(CLUSTER)),$(ready)-train,$(ready)-launcher)
 
@@ -39,7 +41,8 @@ test-matrix: $(ready)-dev ## train every cell of docs/matrix.md that cores can r
 	@$(bin)/python -m pytest -m "matrix and not gpu" $(ARGS)
 
 test-products: $(ready)-dev $(ready)-gguf ## merge, quantize, convert, publish, serve and talk to real small models
-	@$(bin)/python -m pytest -m "products and not gpu" $(ARGS)
+	@for file in $(forking); do $(bin)/python -m pytest -m "products and not gpu" $$file $(ARGS) || exit; done
+	@$(bin)/python -m pytest -m "products and not gpu" $(forking:%=--ignore=%) $(ARGS)
 
 test-gpu: $(ready)-dev ## run the tests that need a CUDA GPU
 	@$(bin)/python -m pytest -m gpu $(ARGS)
