@@ -12,6 +12,7 @@ from pathlib import Path
 from artifacts.contract import EXIT_DONE, Plan, StageKind
 from artifacts.events import Events
 from artifacts.manifest import is_complete
+from artifacts.redact import RedactedStream, Redactor
 from artifacts.store import open_store
 from launcher.publishing.stage import run
 from launcher.stages.telling import carry_out
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", required=True)
     parser.add_argument("--work", type=Path, required=True, help="scratch folder")
     options = parser.parse_args(arguments)
+    redact = Redactor()  # libraries warn with the addresses that they asked, signatures and all
+    sys.stdout, sys.stderr = RedactedStream(sys.stdout, redact), RedactedStream(sys.stderr, redact)
     options.work.mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(options.work)
     plan = Plan.from_json(options.plan.read_bytes())
